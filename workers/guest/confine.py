@@ -1,0 +1,198 @@
+"""Confine this guest process, for good, before any user code runs in it.
+
+Laws: deny by default, so what the policy does not grant is refused; nothing is silent, so a layer that cannot be put
+on ends the guest and the report names the ones that were; what confines is checked by trying, not by asking.
+"""
+
+from __future__ import annotations
+
+__all__ = ["REFUSED_EXIT", "WIRE_VERSION", "ConfinementFailed", "apply"]
+
+import errno as errors
+import os
+import resource
+import signal
+import sys
+from typing import TYPE_CHECKING, Any
+
+from . import confine_canary, confine_kernel, confine_landlock, confine_seccomp
+from .confine_kernel import ConfinementFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+WIRE_VERSION = 1
+
+# A guest whose confinement failed exits so; the number means nothing to Python, shells or signals.
+REFUSED_EXIT = 97
+
+# The soft limit's SIGXCPU names the cause of death; whoever catches it is killed this many CPU seconds later.
+_CPU_GRACE_SECONDS = 5
+
+_ON_LINUX = sys.platform.startswith("linux")
+
+_LIMITS = {
+    "memory": resource.RLIMIT_DATA,
+    "address_space": resource.RLIMIT_AS,
+    "file_size": resource.RLIMIT_FSIZE,
+    "open_files": resource.RLIMIT_NOFILE,
+}
+# No core files; no locked memory (which also starves io_uring); no message queues; no real-time priority, no raised
+# priority.
+_NONE_OF = ("RLIMIT_CORE", "RLIMIT_MEMLOCK", "RLIMIT_MSGQUEUE", "RLIMIT_RTPRIO", "RLIMIT_NICE")
+
+
+def apply(policy: Mapping[str, Any], *, keep: Iterable[int] = ()) -> dict[str, Any]:
+    """Put on every layer of the policy's level and return which; nothing can take them off again.
+
+    `policy` is what `Policy.to_wire` made. `keep` names descriptors the guest opened for itself, kept beside the
+    policy's own; every other one is closed. The process must have one thread. Raises ConfinementFailed, after which the
+    process must exit with REFUSED_EXIT.
+    """
+    level = policy.get("level")
+    if policy.get("version") != WIRE_VERSION or level not in ("strict", "process"):
+        raise ConfinementFailed("policy", errors.EINVAL, f"version {policy.get('version')!r}, level {level!r}")
+    layers = ["session", "descriptors", "limits"]
+    _own_session()
+    closed = _close_others({*policy["keep_fds"], *keep})
+    if _ON_LINUX:
+        _follow_parent(policy["parent"])
+        layers.append("parent")
+    _set_limits(policy["limits"])
+    report: dict[str, Any] = {"level": level, "layers": layers, "closed": closed, "uid": os.getuid()}
+    if level == "strict":
+        report.update(_confine(policy))
+        layers += ["capabilities", "no_new_privs", "landlock", "seccomp", "canary"]
+    _still_following(policy["parent"])
+    return report
+
+
+def _confine(policy: Mapping[str, Any]) -> dict[str, Any]:
+    machine = confine_kernel.machine()
+    _one_thread()
+    forbidden = _controls(policy)
+    abi = min(confine_landlock.kernel_abi(), confine_landlock.KNOWN_ABI)
+    real_metadata = bool(policy["read_only_mounts"])
+    if real_metadata:
+        _check_mounts(policy)
+    bounding_empty = _drop_rights()
+    absent = confine_landlock.restrict(abi, policy["read_only"], policy["read_write"])
+    wanted = confine_seccomp.Filter(machine, os.getpid(), abi, real_metadata)
+    program = confine_seccomp.program(wanted)
+    confine_seccomp.install(program)
+    tried = confine_canary.check(forbidden, policy["read_write_folders"])
+    return {
+        "landlock_abi": abi,
+        "absent": absent,
+        "bounding_set_empty": bounding_empty,
+        "filter_instructions": len(program),
+        "metadata": "real" if real_metadata else "faked",
+        "canary": tried,
+    }
+
+
+def _own_session() -> None:
+    os.umask(0o077)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    if os.getsid(0) != os.getpid():
+        try:
+            os.setsid()
+        except PermissionError as problem:
+            why = "this process leads a process group; start it with a new session, or without a group of its own"
+            raise ConfinementFailed("session", problem.errno or 0, why) from problem
+
+
+def _close_others(keep: set[int]) -> list[int]:
+    with os.scandir("/proc/self/fd" if _ON_LINUX else "/dev/fd") as entries:
+        found = [int(entry.name) for entry in entries]
+    closed = []
+    for descriptor in sorted(set(found) - keep):
+        try:
+            os.close(descriptor)
+        except OSError as problem:
+            # The descriptor of the listing itself is gone already.
+            if problem.errno != errors.EBADF:
+                raise
+        else:
+            closed.append(descriptor)
+    return closed
+
+
+def _follow_parent(parent: int | None) -> None:
+    try:
+        confine_kernel.prctl(confine_kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+    except OSError as problem:
+        raise ConfinementFailed("parent", problem.errno or 0, "cannot ask to die with the parent") from problem
+    _still_following(parent)
+
+
+def _still_following(parent: int | None) -> None:
+    if parent is not None and os.getppid() != parent:
+        raise ConfinementFailed("parent", errors.ESRCH, "the process that started this guest is gone")
+
+
+def _set_limits(limits: Mapping[str, int | None]) -> None:
+    try:
+        for name in _NONE_OF:
+            if hasattr(resource, name):
+                resource.setrlimit(getattr(resource, name), (0, 0))
+        for name, which in _LIMITS.items():
+            value = limits[name]
+            if value is not None:
+                _lower(which, value, value)
+        seconds = limits["cpu_seconds"]
+        if seconds is not None:
+            _lower(resource.RLIMIT_CPU, seconds, seconds + _CPU_GRACE_SECONDS)
+    except (OSError, ValueError) as problem:
+        code = problem.errno or 0 if isinstance(problem, OSError) else errors.EINVAL
+        raise ConfinementFailed("limits", code, str(problem)) from problem
+
+
+def _lower(which: int, soft: int, hard: int) -> None:
+    _, ceiling = resource.getrlimit(which)
+    if ceiling != resource.RLIM_INFINITY:
+        hard = min(hard, ceiling)
+    resource.setrlimit(which, (min(soft, hard), hard))
+
+
+def _one_thread() -> None:
+    """Landlock, capabilities and the filter bind the calling thread and those it starts: any other would stay free."""
+    threads = len(os.listdir("/proc/self/task"))
+    if threads != 1:
+        raise ConfinementFailed("threads", errors.EBUSY, f"{threads} threads run before confinement, not one")
+
+
+def _controls(policy: Mapping[str, Any]) -> list[str]:
+    """The forbidden files that can be opened now, without which refusing them later would prove nothing."""
+    forbidden = [path for path in policy["forbidden"] if confine_canary.openable(path)]
+    if not confine_canary.openable("/"):
+        raise ConfinementFailed("canary", errors.EACCES, "cannot list / before confinement, so cannot prove it after")
+    return forbidden
+
+
+def _check_mounts(policy: Mapping[str, Any]) -> None:
+    """Real chmod and utime are safe only where all that can be named, but the granted folders, is mounted read-only."""
+    writable = [path for path in ("/", *policy["read_only"]) if _is_writable_mount(path)]
+    if writable:
+        raise ConfinementFailed("namespaces", errors.EROFS, f"mounted writable: {', '.join(writable)}")
+
+
+def _is_writable_mount(path: str) -> bool:
+    if path.startswith(("/proc", "/dev")):
+        return False
+    try:
+        return not os.statvfs(path).f_flag & os.ST_RDONLY
+    except FileNotFoundError:
+        return False
+
+
+def _drop_rights() -> bool:
+    layer = "capabilities"
+    try:
+        bounding_empty = confine_kernel.bounding_set_drop()
+        confine_kernel.drop_capabilities()
+        layer = "no_new_privs"
+        confine_kernel.prctl(confine_kernel.PR_SET_NO_NEW_PRIVS, 1)
+    except OSError as problem:
+        raise ConfinementFailed(layer, problem.errno or 0, "the kernel refused to take rights away") from problem
+    return bounding_empty

@@ -1,0 +1,287 @@
+"""The adapter to the Resonate SDK: the only file that touches its internals.
+
+1. Nothing of ours takes an id from the SDK's counters, and no record shares a branch with another.
+2. An operation that fails ends the attempt: the failure reaches whoever waits on ``Attempt.lost``, wherever it happened.
+3. A rejected promise carries plain data of our own, and nothing that came from outside is ever unpickled.
+
+``tests/engine/test_durable.py`` holds what this file assumes of the pinned SDK version.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
+
+import msgspec
+from resonate.codec import Codec, NoopEncryptor
+from resonate.context import Context
+from resonate.effects import ResonateEffects
+from resonate.error import PlatformError, ResonateError, ServerError, StoppedError, Suspended
+from resonate.ids import origin_of
+from resonate.types import PromiseCreateReq, PromiseRecord, PromiseSettleReq, Value
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from resonate.resonate import Resonate
+    from resonate.send import Sender
+
+__all__ = ["Attempt", "AttemptLost", "Promise", "Promises", "PromiseState", "now_ms"]
+
+PromiseState = Literal["pending", "resolved", "rejected", "rejected_canceled", "rejected_timedout"]
+
+#: A promise born settled lies this far in the past, so that a client's clock that runs ahead of the store's by less
+#: than this still has it settled at once.
+BORN_SETTLED_MS = 1
+
+_NOT_FOUND = 404
+_CODEC = Codec(NoopEncryptor())
+
+
+def now_ms() -> int:
+    """Return milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+class AttemptLost(Exception):
+    """The attempt may not act any more: its lease is gone or the store refused it."""
+
+
+class Promise(NamedTuple):
+    """A promise as the store holds it, decoded; times in ms since 1970."""
+
+    id: str
+    state: PromiseState
+    param: Any
+    value: Any
+    tags: dict[str, str]
+    timeout_at: int
+    created_at: int
+    settled_at: int | None
+
+    @property
+    def settled(self) -> bool:
+        """Whether the promise has an outcome."""
+        return self.state != "pending"
+
+
+def _decoded(record: PromiseRecord) -> Promise:
+    return Promise(
+        record.id,
+        record.state,
+        _CODEC.decode(record.param),
+        _CODEC.decode(record.value),
+        record.tags,
+        record.timeout_at,
+        record.created_at,
+        record.settled_at,
+    )
+
+
+def decode_message(raw: str) -> Promise | None:
+    """Return the promise that an ``unblock`` message of a source carries, or None for another message."""
+    message = msgspec.json.decode(raw)
+    if message.get("kind") != "unblock":
+        return None
+    data = message["data"]["promise"]
+    data = {key: value for key, value in data.items() if value is not None}
+    return _decoded(msgspec.convert(data, PromiseRecord))
+
+
+class Promises:
+    """Promises outside any task: what clients do, and what a worker reads. Raises the SDK's ResonateError family."""
+
+    def __init__(self, resonate: Resonate) -> None:
+        self._sender: Sender = resonate._sender  # noqa: SLF001 - this module is the adapter
+        self._source = resonate._source  # noqa: SLF001
+        self._resolve = resonate._resolve_target  # noqa: SLF001
+
+    def target(self, group: str | None = None) -> str:
+        """Return the address at which the workers of a group take tasks."""
+        return self._resolve(group)
+
+    async def get(self, id: str) -> Promise | None:
+        """Return the promise, or None if there is none."""
+        try:
+            return _decoded(await self._sender.promise_get(id))
+        except ServerError as exc:
+            if exc.code == _NOT_FOUND:
+                return None
+            raise
+
+    async def create(
+        self, id: str, param: Any, *, timeout_at: int, tags: dict[str, str] | None = None, settled: bool = False
+    ) -> Promise:
+        """Create a promise, or return the one that has this id already."""
+        request = _create_request(id, origin_of(id), param, timeout_at, tags or {}, settled=settled)
+        return _decoded(await self._sender.promise_create(request))
+
+    async def settle(self, id: str, value: Any, *, state: Literal["resolved", "rejected"] = "resolved") -> Promise | None:
+        """Settle a promise and return it as it is then (perhaps settled before, otherwise); None if there is none."""
+        try:
+            settled = await self._sender.promise_settle(
+                PromiseSettleReq(id=id, state=state, value=_CODEC.encode(value))
+            )
+        except ServerError as exc:
+            if exc.code == _NOT_FOUND:
+                return None
+            raise
+        return _decoded(settled)
+
+    async def listen(self, id: str) -> Promise | None:
+        """Ask to be told (by an unblock message to this process) when the promise settles; return it as it is now."""
+        if self._source is None:
+            return await self.get(id)
+        try:
+            return _decoded(await self._sender.promise_register_listener(id, self._source.unicast()))
+        except ServerError as exc:
+            if exc.code == _NOT_FOUND:
+                return None
+            raise
+
+
+def _create_request(  # noqa: PLR0913 - one argument per field of the request
+    id: str, parent: str, param: Any, timeout_at: int, tags: dict[str, str], *, settled: bool
+) -> PromiseCreateReq:
+    every = {
+        "resonate:scope": "global" if tags else "local",
+        "resonate:branch": id,
+        "resonate:parent": parent,
+        "resonate:origin": origin_of(id),
+        **tags,
+    }
+    if settled:
+        timeout_at = now_ms() - BORN_SETTLED_MS
+        every["resonate:timer"] = "true"
+    return PromiseCreateReq(id=id, timeout_at=timeout_at, param=_CODEC.encode(param), tags=every)
+
+
+class Attempt:
+    """One worker's tenure of an execution: every write goes through its lease and is refused after it.
+
+    ``lost`` fails as soon as any operation of the attempt failed, or ``lose`` was called; wait on it beside the work.
+    """
+
+    def __init__(self, context: Context, promises: Promises) -> None:
+        state = context._state  # noqa: SLF001 - this module is the adapter
+        effects = state.effects
+        if not isinstance(effects, ResonateEffects):
+            msg = f"unexpected effects of the SDK: {type(effects).__name__}"
+            raise TypeError(msg)
+        state.workflow = True  # user code is never retried by the SDK
+        self._state = state
+        self._sender = effects.sender
+        self._promises = promises
+        self.id = state.id
+        self.version = effects.task_version
+        self.timeout_at = state.timeout_at
+        #: Promises that came with the task: the settled ones it was resumed by, where the store says so.
+        self.preloaded = {
+            record.id: Promise(
+                record.id,
+                record.state,
+                record.param.data,
+                record.value.data,
+                record.tags,
+                record.timeout_at,
+                record.created_at,
+                record.settled_at,
+            )
+            for record in effects.cache.values()
+        }
+        self.lost: asyncio.Future[NoReturn] = asyncio.get_running_loop().create_future()
+        self.lost.add_done_callback(lambda future: future.cancelled() or future.exception())
+
+    def lose(self, why: str) -> None:
+        """End the attempt: nothing of it is recorded any more."""
+        if not self.lost.done():
+            self.lost.set_exception(AttemptLost(why))
+
+    def _check(self) -> None:
+        if self.lost.done():
+            self.lost.result()
+
+    @contextlib.contextmanager
+    def _fatal(self) -> Any:
+        try:
+            yield
+        except (ResonateError, PlatformError) as exc:
+            self.lose(str(exc))
+            raise AttemptLost(str(exc)) from exc
+
+    async def get(self, id: str) -> Promise | None:
+        """Return a promise, or None if there is none."""
+        self._check()
+        with self._fatal():
+            return await self._promises.get(id)
+
+    async def listen(self, id: str) -> Promise | None:
+        """Like Promises.listen."""
+        self._check()
+        with self._fatal():
+            return await self._promises.listen(id)
+
+    async def create(
+        self,
+        id: str,
+        param: Any,
+        *,
+        parent: str | None = None,
+        external: bool = False,
+        wake: int | None = None,
+        settled: bool = False,
+    ) -> Promise:
+        """Create a promise under the lease, or return the one there is.
+
+        ``external``: anybody may settle it, and the execution may wait for it. ``wake``: a timer that resolves at
+        that time (ms since 1970). ``settled``: born resolved, in one write. Raises AttemptLost.
+        """
+        self._check()
+        tags: dict[str, str] = {}
+        timeout_at = self.timeout_at
+        if external:
+            tags["resonate:external"] = "true"
+        if wake is not None:
+            timeout_at = min(wake, self.timeout_at)
+            tags |= {
+                "resonate:timer": "true",
+                "resonate:target": self._promises.target(),
+                "resonate:delay": str(max(timeout_at - 1, 0)),
+            }
+        request = _create_request(id, parent or self.id, param, timeout_at, tags, settled=settled)
+        with self._fatal():
+            reply = await self._sender.task_fence_create(self.id, self.version, request)
+            return _decoded(reply.promise)
+
+    async def settle(self, id: str, value: Any, *, state: Literal["resolved", "rejected"] = "resolved") -> Promise:
+        """Settle a promise under the lease; returns what is recorded, which may be somebody else's outcome."""
+        self._check()
+        request = PromiseSettleReq(id=id, state=state, value=_CODEC.encode(value))
+        with self._fatal():
+            reply = await self._sender.task_fence_settle(self.id, self.version, request)
+            return _decoded(reply.promise)
+
+    def suspend(self, waiting: Iterable[str]) -> NoReturn:
+        """Leave until one of these promises (external ones or timers) settles; does not return."""
+        self._check()
+        for id in waiting:
+            self._state.tree.add_child(self._state.id, id, "ext")
+            self._state.spawned_remote.append(id)
+        raise Suspended
+
+    def abandon(self) -> NoReturn:
+        """Give the task back to the store for another attempt; does not return."""
+        raise PlatformError([StoppedError()])
+
+
+def watch(source: Any, callback: Callable[[Promise], None]) -> None:
+    """Call back with every promise whose settlement is announced to this process. Before the source starts."""
+
+    def receive(raw: str) -> None:
+        promise = decode_message(raw)
+        if promise is not None:
+            callback(promise)
+
+    source.recv(receive)

@@ -1,0 +1,191 @@
+"""What a client sees: results, events, and the promises of an execution as data.
+
+Everything here is plain data with a JSON form (``model_dump(mode="json")``): it is what ``--json`` prints.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from perdure.capabilities.values import decode
+
+__all__ = [
+    "CallEvent",
+    "ErrorInfo",
+    "Event",
+    "ExecutionInfo",
+    "FinishedEvent",
+    "NameReport",
+    "OutputEvent",
+    "PendingCall",
+    "Result",
+    "SessionInfo",
+    "Status",
+    "Timings",
+    "TreeNode",
+    "WaitingEvent",
+]
+
+#: How an execution ended. ``ok`` and ``exit`` with code 0 are successes; ``refused`` and ``busy`` mean that nothing ran.
+Status = Literal["ok", "error", "exit", "cancelled", "diverged", "crashed", "timeout", "refused", "busy", "failed"]
+
+
+class _Data(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class ErrorInfo(_Data):
+    """An exception of user code, or the reason an execution did not run; ``traceback`` shows the user's frames only."""
+
+    type: str
+    message: str
+    module: str = "builtins"
+    traceback: str = ""
+    line: int | None = None
+    notes: tuple[str, ...] = ()
+    data: Any = None
+
+
+class NameReport(_Data):
+    """One variable in a checkpoint: kept as it was, rebuilt (near enough, ``why`` says how), or lost (``why``)."""
+
+    name: str
+    type: str
+    size: int = 0
+    status: Literal["kept", "rebuilt", "lost"] = "kept"
+    why: str = ""
+    where: str = ""
+
+
+class Timings(_Data):
+    """Seconds: ``total`` from start to end of the last attempt, ``ran`` in user code, ``checkpoint`` writing it."""
+
+    total: float = 0.0
+    ran: float = 0.0
+    checkpoint: float = 0.0
+
+
+class Result(_Data):
+    """The outcome of an execution, as its root promise holds it."""
+
+    execution: str
+    status: Status
+    data: Any = None
+    has_value: bool = False
+    repr: str | None = None
+    error: ErrorInfo | None = None
+    exit_code: int | None = None
+    lost: tuple[NameReport, ...] = ()
+    left: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    isolation: str = "unknown"
+    base: str | None = None
+    checkpoint: str | None = None
+    kept_guest: bool = False
+    calls: int = 0
+    writes: int = 0
+    characters: int = 0
+    attempts: int = 1
+    replayed: int = 0
+    timings: Timings = Timings()
+
+    @property
+    def value(self) -> Any:
+        """The value of the trailing expression if it is plain data, else None (see ``repr``, ``has_value``)."""
+        return decode(self.data) if self.has_value else None
+
+    @property
+    def ok(self) -> bool:
+        """True if the code ran to its end, or called ``exit`` with success."""
+        return self.status == "ok" or (self.status == "exit" and not self.exit_code)
+
+
+class OutputEvent(_Data):
+    """Output that is recorded; ``offset`` counts characters of the execution's whole output before ``text``."""
+
+    type: Literal["output"] = "output"
+    offset: int
+    stream: Literal["stdout", "stderr"]
+    text: str
+    record: str
+
+
+class CallEvent(_Data):
+    """A call was recorded as started (``pending``), answered (``resolved``) or failed (``rejected``)."""
+
+    type: Literal["call"] = "call"
+    id: str
+    name: str
+    args: str
+    state: Literal["pending", "resolved", "rejected"]
+    external: bool = False
+
+
+class WaitingEvent(_Data):
+    """Nothing runs: the execution waits for these calls to be answered from outside, or for this time (ms since 1970)."""
+
+    type: Literal["waiting"] = "waiting"
+    calls: tuple[str, ...] = ()
+    until: int | None = None
+
+
+class FinishedEvent(_Data):
+    """The execution is settled; no event follows."""
+
+    type: Literal["finished"] = "finished"
+    result: Result
+
+
+Event = Annotated[OutputEvent | CallEvent | WaitingEvent | FinishedEvent, Field(discriminator="type")]
+
+
+class PendingCall(_Data):
+    """A call that waits for somebody: answer it with ``client.answer(id, value)`` or ``perdure answer``."""
+
+    id: str
+    name: str
+    args: Any
+    prompt: str
+    asked_at: int
+
+
+class ExecutionInfo(_Data):
+    """One line of ``perdure ps``; times in ms since 1970."""
+
+    id: str
+    session: str
+    n: int
+    state: Literal["running", "waiting", "settled"]
+    status: Status | None = None
+    filename: str | None = None
+    created_at: int
+    settled_at: int | None = None
+    pending: tuple[str, ...] = ()
+
+
+class SessionInfo(_Data):
+    """A session's name, birth, settings and the number of its last execution (0: none yet)."""
+
+    name: str
+    incarnation: str
+    created_at: int
+    last: int
+    grants: tuple[str, ...]
+    isolation: str
+
+
+class TreeNode(_Data):
+    """A promise of an execution; ``kind`` is execution, step, call, output, timer, death or cancel."""
+
+    id: str
+    kind: str
+    state: str
+    label: str = ""
+    path: str = ""
+    created_at: int = 0
+    settled_at: int | None = None
+    param: Any = None
+    value: Any = None
+    children: tuple[TreeNode, ...] = ()

@@ -1,0 +1,174 @@
+"""Sessions: their settings, their last execution, and what the next one builds on.
+
+1. Creating the promise of execution n is the claim to it, and is done only when n-1 is settled.
+2. A session's settings only grow by versions; whoever reads them reads the newest.
+3. What an execution left is found from promises alone, so that any worker on any substrate finds the same.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from blake3 import blake3
+from pydantic import ValidationError
+
+from .durable import now_ms
+from .errors import StateNewer, StateUnusable
+from .ids import STATE_ID, execution_id, settings_id, step_id
+from .settings import EXECUTION_TIMEOUT_MS, Limits, SessionSettings
+from .state import FORMAT
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .durable import Promise, Promises
+
+__all__ = ["Base", "Head", "base_of", "ensure_session", "find_head", "read_settings", "seed_of", "state_identity"]
+
+#: Settings and the state's own promise outlive everything: a hundred years.
+FOREVER_MS = 100 * EXECUTION_TIMEOUT_MS
+#: Statuses of executions that never ran: what they leave is what was there before them.
+NEVER_RAN = ("busy", "refused")
+
+
+class Head(NamedTuple):
+    """The newest settings of a session, their version, and when it was made (ms since 1970)."""
+
+    settings: SessionSettings
+    version: int
+    created_at: int
+
+
+class Base(NamedTuple):
+    """What an execution starts from: the step that holds the checkpoint (None at birth), and its value."""
+
+    step: str | None
+    value: Any
+
+
+async def state_identity(promises: Promises) -> str:
+    """Return the state's own id, made by whoever opens it first. Raises StateNewer."""
+    found = await promises.get(STATE_ID)
+    if found is None:
+        param = {"id": secrets.token_hex(16), "format": FORMAT}
+        found = await promises.create(STATE_ID, param, timeout_at=now_ms() + FOREVER_MS)
+    param = found.param
+    if not isinstance(param, dict) or not isinstance(param.get("id"), str):
+        msg = f"the promise {STATE_ID} is not ours: this store is used by something else"
+        raise StateUnusable(msg)
+    if param.get("format", 0) > FORMAT:
+        msg = f"the state was written by a newer version (format {param['format']}, this one knows {FORMAT})"
+        raise StateNewer(msg)
+    return str(param["id"])
+
+
+async def read_settings(promises: Promises, session: str) -> Head | None:
+    """Return the newest settings of a session, or None if there is no such session."""
+    head: Head | None = None
+    version = 0
+    while (found := await promises.get(settings_id(session, version))) is not None:
+        head = Head(_settings(found), version, head.created_at if head else found.created_at)
+        version += 1
+    return head
+
+
+def _settings(promise: Promise) -> SessionSettings:
+    try:
+        return SessionSettings.model_validate(promise.param)
+    except ValidationError as exc:
+        msg = f"the settings in {promise.id} cannot be read ({exc.error_count()} errors): written by another version?"
+        raise StateUnusable(msg) from None
+
+
+async def ensure_session(
+    promises: Promises,
+    session: str,
+    *,
+    grants: Sequence[str] | None = None,
+    isolation: str | None = None,
+    limits: Limits | None = None,
+) -> Head:
+    """Return a session's settings, making the session or a new version of its settings where they differ.
+
+    What is None stays as it is (or is the default of a new session).
+    """
+    while True:
+        head = await read_settings(promises, session)
+        old = head.settings if head else SessionSettings(incarnation=secrets.token_hex(16))
+        change: dict[str, Any] = {}
+        if grants is not None:
+            change["grants"] = tuple(sorted(set(grants)))
+        if isolation is not None:
+            change["isolation"] = isolation
+        if limits is not None:
+            change["limits"] = limits
+        wanted = SessionSettings.model_validate({**dict(old), **change, "nonce": old.nonce})
+        if head is not None and wanted == old:
+            return head
+        wanted = wanted.model_copy(update={"nonce": secrets.token_hex(8)})
+        version = head.version + 1 if head else 0
+        made = await promises.create(
+            settings_id(session, version), wanted.model_dump(mode="json"), timeout_at=now_ms() + FOREVER_MS
+        )
+        if _settings(made).nonce == wanted.nonce:
+            return Head(wanted, version, head.created_at if head else made.created_at)
+
+
+async def find_head(promises: Promises, session: str) -> tuple[int, Promise | None]:
+    """Return the number and root promise of a session's last execution; (0, None) if there is none.
+
+    Executions are numbered without gaps: doubling steps, then halving, as many questions as the number has bits.
+    """
+    low, last = 0, None
+    high = 1
+    while (found := await promises.get(execution_id(session, high))) is not None:
+        low, last = high, found
+        high *= 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        found = await promises.get(execution_id(session, middle))
+        if found is None:
+            high = middle
+        else:
+            low, last = middle, found
+    return low, last
+
+
+async def base_of(promises: Promises, session: str, n: int) -> Base | None:
+    """Return what execution n starts from, or None if an execution before it is not settled."""
+    for before in range(n - 1, 0, -1):
+        execution = execution_id(session, before)
+        root = await promises.get(execution)
+        if root is None or not root.settled:
+            return None
+        result = root.value if root.state == "resolved" and isinstance(root.value, dict) else {}
+        step = result.get("checkpoint")
+        if isinstance(step, str):
+            held = await promises.get(step)
+            if held is None or not isinstance(held.value, dict):
+                msg = f"the checkpoint of {execution} is gone: {step} cannot be read"
+                raise StateUnusable(msg)
+            return Base(step, held.value)
+        if result.get("status") in NEVER_RAN:
+            continue
+        last = await _last_step(promises, execution)
+        if last is not None:
+            return last
+    return Base(None, None)
+
+
+async def _last_step(promises: Promises, execution: str) -> Base | None:
+    """Return the last settled step of an execution that others ended, if it has one."""
+    last: Base | None = None
+    number = 0
+    while (step := await promises.get(step_id(execution, number))) is not None:
+        if step.state == "resolved" and isinstance(step.value, dict) and step.value.get("checkpoint"):
+            last = Base(step.id, step.value)
+        number += 1
+    return last
+
+
+def seed_of(incarnation: str) -> int:
+    """Return the 128-bit seed that a session is born with."""
+    return int.from_bytes(blake3(b"perdure seed\0" + incarnation.encode()).digest(16), "big")

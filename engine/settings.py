@@ -1,0 +1,96 @@
+"""What a session is set to, and what a submission asks for: validated once, where it enters."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = ["DEFAULT_LIMITS", "ISOLATION_LEVELS", "Limits", "SessionSettings", "Submission", "WorkerSettings"]
+
+ISOLATION_LEVELS = ("strict", "process")
+
+#: Executions live for a year: longer than anybody waits for an answer, and children may not outlive their parent.
+EXECUTION_TIMEOUT_MS = 365 * 24 * 3600 * 1000
+
+#: Code above this is data in disguise; it belongs into a file (--with).
+MAX_CODE = 1 << 20
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Limits(_Settings):
+    """Bounds of a session's guest, each enforced and named when it bites."""
+
+    #: Address space of the guest: room for large data, far below what would hurt its neighbours on a small machine.
+    memory_bytes: Annotated[int, Field(ge=64 << 20)] = 8 << 30
+    #: CPU seconds of one guest process; None is no bound: analyses run long.
+    cpu_seconds: Annotated[int, Field(ge=1)] | None = None
+    #: Characters of output one execution may record: beyond, output is cut and the result says so.
+    output_characters: Annotated[int, Field(ge=1000)] = 64 << 20
+    #: Bytes of a value that travels inside its record, encoded.
+    inline_bytes: Annotated[int, Field(ge=1024, le=256 * 1024)] = 256 * 1024
+    #: Characters of a repr that are kept in the result.
+    repr_characters: Annotated[int, Field(ge=100)] = 10_000
+    #: The largest file a guest may write, and with it the largest it can checkpoint as one file.
+    file_bytes: Annotated[int, Field(ge=1 << 20)] = 8 << 30
+    #: Files and folders in a workspace.
+    files: Annotated[int, Field(ge=16)] = 100_000
+    #: Bytes in a workspace that are checkpointed.
+    workspace_bytes: Annotated[int, Field(ge=1 << 20)] = 16 << 30
+    #: Seconds a guest may take to write its namespace.
+    checkpoint_seconds: Annotated[float, Field(gt=0)] = 600.0
+
+
+DEFAULT_LIMITS = Limits()
+
+
+class SessionSettings(_Settings):
+    """One version of a session's settings, as its promise holds them."""
+
+    format: Literal[1] = 1
+    incarnation: str
+    grants: tuple[str, ...] = ()
+    isolation: Literal["strict", "process"] = "strict"
+    limits: Limits = DEFAULT_LIMITS
+    nonce: str = ""
+
+
+class Submission(BaseModel):
+    """What ``execute`` is asked to run: the one argument of the durable function; nothing in it is trusted.
+
+    Only ``code`` is needed. ``grants`` None asks for everything the session has; ``files`` maps paths in the workspace
+    to blobs; ``base`` names the execution before this one.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[1] = 1
+    code: Annotated[str, Field(max_length=MAX_CODE)]
+    session: str | None = None
+    base: str | None = None
+    filename: Annotated[str, Field(max_length=4096)] | None = None
+    argv: Annotated[tuple[str, ...], Field(max_length=1000)] = ()
+    grants: tuple[str, ...] | None = None
+    files: dict[str, str] = {}
+    flags: dict[str, Any] = {}
+    nonce: str = ""
+
+
+class WorkerSettings(_Settings):
+    """How a worker behaves."""
+
+    group: str = "default"
+    #: Lease of a task: a dead worker is noticed after this long where nobody can see it die; heartbeats come three
+    #: times as often.
+    lease_seconds: Annotated[float, Field(gt=0)] = 10.0
+    #: A handler is not started, and a guest not let run, within this long of the lease's end.
+    lease_margin_seconds: Annotated[float, Field(ge=0)] = 1.0
+    #: Executions this worker runs at once; suspended ones do not count.
+    concurrency: Annotated[int, Field(ge=1)] = 64
+    #: Guests kept alive between executions and parked while waiting, together.
+    kept_guests: Annotated[int, Field(ge=0)] = 16
+    #: Deaths of a guest, in a row and with nothing newly recorded between them, after which its step has failed.
+    poison_deaths: Annotated[int, Field(ge=1)] = 3

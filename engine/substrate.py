@@ -1,0 +1,156 @@
+"""An opened state: the store, the SDK on top of it, the blobs, and where this process may put files.
+
+The only place that knows which kinds of store there are.
+"""
+
+from __future__ import annotations
+
+import socket
+import uuid
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from resonate.connections import HttpConnection, SSEConnection
+from resonate.error import ResonateError
+from resonate.resonate import Resonate
+from resonate.retry import Never
+
+from .blobs import FolderBlobs
+from .durable import Promises, watch
+from .errors import StateUnusable
+from .sessions import state_identity
+from .state import StateFolder
+from .store import SqliteConnection, StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .blobs import BlobStore
+    from .durable import Promise
+
+__all__ = ["Substrate"]
+
+
+@dataclass
+class Substrate:
+    """What everything else stands on; made by ``embedded`` or ``remote``, then ``start``ed once."""
+
+    folder: StateFolder
+    blobs: BlobStore
+    network: Any
+    source: Any
+    group: str
+    pid: str
+    state_id: str = ""
+    _settled: list[Callable[[Promise], None]] = field(default_factory=list)
+    _resonate: Resonate | None = None
+    _promises: Promises | None = None
+
+    @classmethod
+    def embedded(cls, state: str | Path, *, group: str = "default", create: bool = True) -> Substrate:
+        """Open a state folder on this machine. Raises the StateUnusable family and the store's errors on ``start``."""
+        folder = StateFolder.open(state, create=create)
+        pid = _pid()
+        connection = SqliteConnection(folder.database, pid=pid, group=group)
+        return cls(folder, FolderBlobs(folder.blobs), connection, connection, group, pid)
+
+    @classmethod
+    def remote(cls, url: str, *, folder: str | Path, blobs: str | Path | None = None, group: str = "default") -> Substrate:
+        """Use a Resonate server (``http://``) or Resonate on Postgres (``postgresql://``).
+
+        ``folder`` is this process's own; ``blobs`` a folder that every worker and client shares.
+        """
+        own = StateFolder.open(folder)
+        pid = _pid()
+        network: Any
+        source: Any
+        if url.startswith(("postgresql://", "postgres://", "host=")):
+            try:
+                from resonate_pg import PostgresConnection  # noqa: PLC0415 - an extra
+            except ImportError:
+                msg = "Postgres needs an extra: install 'perdure[postgres]'"
+                raise StateUnusable(msg) from None
+            network = source = PostgresConnection(url, pid=pid, group=group)
+        elif url.startswith(("http://", "https://")):
+            network = HttpConnection(url=url, auth=None)
+            source = SSEConnection(url=url, pid=pid, group=group, auth=None)
+        else:
+            msg = f"{url!r} names no kind of store: use http://, https:// or postgresql://"
+            raise StateUnusable(msg)
+        return cls(own, FolderBlobs(Path(blobs) if blobs else own.blobs), network, source, group, pid)
+
+    @property
+    def promises(self) -> Promises:
+        """Promises of this state; once it is started."""
+        assert self._promises is not None, "the substrate is not started"  # noqa: S101
+        return self._promises
+
+    def on_settled(self, callback: Callable[[Promise], None]) -> None:
+        """Call back with every promise whose settlement is announced to this process."""
+        self._settled.append(callback)
+
+    async def start(
+        self,
+        *,
+        functions: dict[str, Any] | None = None,
+        heartbeat: Any = None,
+        wrap: Callable[[Any], Any] | None = None,
+        lease: timedelta | None = None,
+        concurrency: int | None = None,
+    ) -> None:
+        """Open the store and begin to take tasks for ``functions`` (none: this process only asks).
+
+        Raises the store's errors, StateNewer, StateUnusable.
+        """
+        source = self.source if functions or _announces(self.source) else None
+        resonate = Resonate(
+            network=wrap(self.network) if wrap else self.network,
+            sources=[source] if source is not None else [],
+            group=self.group,
+            pid=self.pid,
+            ttl=lease,
+            heartbeat=heartbeat,
+            retry_policy=Never(),
+            max_concurrent_tasks=concurrency,
+            autostart=False,
+        )
+        for name, function in (functions or {}).items():
+            resonate.register(function, name=name, retry_policy=Never())
+        if heartbeat is not None:
+            heartbeat.attach(resonate._sender)  # noqa: SLF001 - see durable.py
+        if source is not None:
+            watch(source, self._announce)
+        self._resonate = resonate
+        self._promises = Promises(resonate)
+        try:
+            resonate.start()
+            self.state_id = await state_identity(self._promises)
+        except BaseException:
+            await self.stop()
+            raise
+
+    def _announce(self, promise: Promise) -> None:
+        for callback in list(self._settled):
+            callback(promise)
+
+    async def stop(self) -> None:
+        """Close everything; what runs is expected to have been stopped before."""
+        resonate, self._resonate = self._resonate, None
+        if resonate is not None:
+            with suppress(ResonateError):
+                await resonate.stop()
+
+
+def _announces(source: Any) -> bool:
+    return source is not None
+
+
+def _pid() -> str:
+    return f"{socket.gethostname().partition('.')[0]}-{uuid.uuid4().hex[:12]}"
+
+
+#: What a store raises when it cannot be used; a ConnectorError, so that the SDK gives tasks back.
+StoreProblem = StoreError

@@ -1,0 +1,228 @@
+"""Guest processes: starting, freezing, killing and burying them. The only file that starts a process or signals one.
+
+1. A guest dies with its worker: it is told by the kernel (PDEATHSIG), by its closed channel, and by its process group.
+2. A guest holds the lock of its session's workspace for as long as it lives, so the next one cannot start beside it.
+3. A dead guest is noticed at once, through its pidfd.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import os
+import signal
+import socket
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from .guest.launch import argv, environment
+from .link import Link, LinkClosed
+from .messages import ProtocolViolation, Ready
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["Death", "Guest", "GuestDied", "GuestFailed", "WorkspaceLock", "WorkspaceTaken"]
+
+#: Descriptors of the guest: its channel, and the lock it holds.
+CHANNEL, LOCK = 3, 4
+#: Seconds a clean interpreter may take until it is ready: 0.1 s is usual, a loaded machine may need many times that.
+START_TIMEOUT = 30.0
+#: Seconds to wait for a killed process to be gone, and for a predecessor to give up its workspace.
+KILL_TIMEOUT = 10.0
+#: How much of a guest's own stderr is kept, to say why it did not start.
+STDERR_KEPT = 4000
+
+
+class GuestFailed(Exception):
+    """A guest could not be started, with what it printed."""
+
+
+class WorkspaceTaken(Exception):
+    """Another guest still holds the session's workspace."""
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """How a guest ended: by a signal, with an exit code, or killed by the worker for a stated reason."""
+
+    signal: int | None
+    code: int | None
+    reason: str = ""
+
+    def __str__(self) -> str:
+        if self.reason:
+            return self.reason
+        if self.signal is not None:
+            with contextlib.suppress(ValueError):
+                return f"killed by {signal.Signals(self.signal).name}"
+            return f"killed by signal {self.signal}"
+        return f"exited with code {self.code}"
+
+
+class GuestDied(Exception):
+    """The guest is dead; ``death`` says how."""
+
+    def __init__(self, death: Death) -> None:
+        self.death = death
+        super().__init__(str(death))
+
+
+class WorkspaceLock:
+    """The exclusive lock on a session's workspace; handed on to the guest that works in it."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    @classmethod
+    async def take(cls, path: Path, timeout: float = KILL_TIMEOUT) -> WorkspaceLock:
+        """Take the lock, waiting for a dying predecessor. Raises WorkspaceTaken after ``timeout`` seconds."""
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + timeout
+        wait = 0.001
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as exc:
+                if exc.errno not in (errno.EAGAIN, errno.EACCES) or loop.time() > give_up:
+                    os.close(fd)
+                    msg = f"another guest still works in the workspace guarded by {path.name}"
+                    raise WorkspaceTaken(msg) from None
+                await asyncio.sleep(wait)
+                wait = min(wait * 2, 0.05)
+            else:
+                return cls(fd)
+
+    def release(self) -> None:
+        """Give up this process's hold; a guest that inherited the lock keeps it."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+@dataclass(slots=True)
+class Guest:
+    """A live guest process and the link to it."""
+
+    session: str
+    pid: int
+    pidfd: int
+    link: Link
+    died: asyncio.Future[Death]
+    isolation: dict[str, Any] = field(default_factory=dict)
+    python: str = ""
+    frozen: bool = False
+    _reason: str = ""
+
+    @classmethod
+    async def start(cls, config: dict[str, Any], lock: WorkspaceLock, python: str = sys.executable) -> Guest:
+        """Start a guest and wait until it is confined and ready. Raises GuestFailed."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        stderr = os.memfd_create("guest", os.MFD_CLOEXEC)
+        try:
+            pid = _spawn(python, config, theirs.fileno(), lock.fd, stderr)
+        finally:
+            theirs.close()
+        pidfd = os.pidfd_open(pid)
+        loop = asyncio.get_running_loop()
+        guest = cls(config["session"], pid, pidfd, await Link.over(ours), loop.create_future())
+        loop.add_reader(pidfd, guest._buried)
+        try:
+            async with asyncio.timeout(START_TIMEOUT):
+                await guest.link.send({"t": "start", "config": config})
+                ready = await guest.link.receive()
+        except (LinkClosed, ProtocolViolation, TimeoutError) as exc:
+            await guest.kill("it did not become ready")
+            printed = os.pread(stderr, STDERR_KEPT, max(0, os.fstat(stderr).st_size - STDERR_KEPT))
+            msg = f"a guest did not start ({exc or 'no answer in time'}): {printed.decode(errors='replace').strip()}"
+            raise GuestFailed(msg) from exc
+        except BaseException:
+            await guest.kill("its start was given up")
+            raise
+        finally:
+            os.close(stderr)
+        if not isinstance(ready, Ready):
+            await guest.kill("it spoke before it was ready")
+            msg = f"a guest began with a message of type {ready.t}"
+            raise GuestFailed(msg)
+        guest.isolation, guest.python = ready.isolation, ready.python
+        return guest
+
+    def _buried(self) -> None:
+        """Reap the process: its pidfd became readable."""
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self.pidfd)
+        try:
+            info = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG)
+        except ChildProcessError:
+            info = None
+        os.close(self.pidfd)
+        self.pidfd = -1
+        # Whatever it started shares its process group; nothing of a guest outlives it.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self.link.close()
+        if info is None or info.si_code == os.CLD_EXITED:
+            death = Death(None, info.si_status if info else None, self._reason)
+        else:
+            death = Death(info.si_status, None, self._reason)
+        if not self.died.done():
+            self.died.set_result(death)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process has not been seen dead."""
+        return not self.died.done()
+
+    def signal(self, number: int) -> None:
+        """Send the guest a signal, if it lives."""
+        if self.pidfd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.pidfd, number)
+
+    def freeze(self) -> None:
+        """Stop every thread of the guest where it is."""
+        self.signal(signal.SIGSTOP)
+        self.frozen = True
+
+    def thaw(self) -> None:
+        """Let a frozen guest go on."""
+        self.frozen = False
+        self.signal(signal.SIGCONT)
+
+    async def kill(self, reason: str) -> Death:
+        """Kill the guest and wait until it is gone."""
+        if self.alive:
+            self._reason = self._reason or reason
+            self.signal(signal.SIGKILL)
+        return await asyncio.shield(self.died)
+
+
+def _spawn(python: str, config: dict[str, Any], channel: int, lock: int, stderr: int) -> int:
+    # The calling thread is the worker's main thread: PDEATHSIG fires when the spawning thread ends.
+    nowhere = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    # dup2 of a descriptor onto itself would leave it close-on-exec: move both out of the way of their targets first.
+    high_channel, high_lock = (fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 64) for fd in (channel, lock))
+    try:
+        return os.posix_spawn(
+            python,
+            argv(python),
+            environment(config),
+            file_actions=[
+                (os.POSIX_SPAWN_DUP2, nowhere, 0),
+                (os.POSIX_SPAWN_DUP2, stderr, 1),
+                (os.POSIX_SPAWN_DUP2, stderr, 2),
+                (os.POSIX_SPAWN_DUP2, high_channel, CHANNEL),
+                (os.POSIX_SPAWN_DUP2, high_lock, LOCK),
+            ],
+            setsid=True,
+            setsigmask=[],
+            setsigdef=[signal.SIGPIPE, signal.SIGINT, signal.SIGTERM],
+        )
+    finally:
+        for fd in (nowhere, high_channel, high_lock):
+            os.close(fd)

@@ -1,0 +1,209 @@
+"""Handlers that run in this worker, for as long as they run: across guests and attempts of one execution.
+
+1. One handler at a time per call: whoever asks again while it runs is given the one that runs.
+2. A call that started and has no outcome is settled by its capability's policy, never by a guess.
+3. No handler starts when the attempt's lease is about to end (the caller checks ``may_start`` first).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from perdure.capabilities import policy, values
+from perdure.capabilities.base import CallContext
+from perdure.capabilities.errors import (
+    CallFailed,
+    CallTimeout,
+    CapabilityError,
+    CapabilityNotGranted,
+    UnknownCapability,
+    as_call_error,
+)
+
+from .identity import known_dead
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Mapping
+
+    from perdure.capabilities.base import BoundCall, Capability
+    from perdure.capabilities.registry import Registry
+    from perdure.engine.journal import CallRecord, Request
+
+__all__ = ["Begun", "Handlers", "Running", "Scope"]
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What the calls of one execution may do and are known by."""
+
+    execution: str
+    session: str
+    state: str
+    incarnation: str
+    granted: frozenset[str]
+    attempt: int
+    lease_ttl: float
+    #: Seconds for which the lease is sure to last; no handler starts at or below zero.
+    lease_left: Callable[[], float]
+
+
+@dataclass(slots=True)
+class Running:
+    """A handler at work; ``outcome`` resolves with ``{"value"}`` or ``{"error"}`` and never fails."""
+
+    print: str
+    outcome: asyncio.Future[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """What became of a new call: refused at once, started, or to be recorded first and then started or waited for."""
+
+    effect: str
+    running: Running | None = None
+    refused: dict[str, Any] | None = None
+
+
+class Handlers:
+    """The handlers of one execution in this worker."""
+
+    def __init__(self, registry: Registry, scope: Scope) -> None:
+        self._registry = registry
+        self._running: dict[str, Running] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.scope = scope
+
+    def begin(self, execution: str, request: Request) -> Begun:
+        """Take in a call that no record knows."""
+        del execution
+        running = self._running.get(request.path)
+        try:
+            bound = self._bind(request)
+        except CapabilityError as exc:
+            return Begun("refused", refused={"error": exc.to_data()})
+        capability = bound.capability
+        if capability.external:
+            return Begun("external")
+        if running is not None and running.print == request.print:
+            return Begun(capability.effect, running)
+        if capability.effect == "repeat":
+            return Begun("repeat", self._start(request, bound, self._perform(request, bound)))
+        return Begun(capability.effect)
+
+    def start(self, execution: str, request: Request) -> Running:
+        """Start the handler of a call whose start is recorded."""
+        del execution
+        bound = self._bind(request)
+        return self._start(request, bound, self._perform(request, bound))
+
+    def resume(self, execution: str, record: CallRecord, deadline: int) -> Running:
+        """Settle a call that was started, perhaps by a predecessor, and has no outcome: by its policy."""
+        del execution, deadline
+        request = record.request
+        running = self._running.get(request.path)
+        if running is not None and running.print == request.print:
+            return running
+        try:
+            bound = self._bind(request)
+        except CapabilityError as exc:
+            return self._settled(request, {"error": exc.to_data()})
+        return self._start(request, bound, self._recover(record, bound))
+
+    def forget(self, execution: str, path: str) -> None:
+        """Drop a handler whose outcome is recorded."""
+        del execution
+        self._running.pop(path, None)
+
+    @property
+    def busy(self) -> bool:
+        """Whether any handler still runs."""
+        return bool(self._tasks)
+
+    async def finish(self) -> None:
+        """Wait for every handler that still runs."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _bind(self, request: Request) -> BoundCall:
+        if request.name not in self.scope.granted:
+            try:
+                self._registry.get(request.name)
+            except UnknownCapability:
+                pass
+            else:
+                msg = f"{request.name} is not granted to this execution; grant it when the session or the run is started"
+                raise CapabilityNotGranted(msg)
+        capability = self._registry.get(request.name)
+        arguments = values.decode(request.data)
+        return capability.bind(arguments.get("args", ()), arguments.get("kwargs", {}))
+
+    def _settled(self, request: Request, outcome: dict[str, Any]) -> Running:
+        future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        future.set_result(outcome)
+        return Running(request.print, future)
+
+    def _start(self, request: Request, bound: BoundCall, work: Coroutine[Any, Any, Any]) -> Running:
+        running = Running(request.print, asyncio.get_running_loop().create_future())
+        self._running[request.path] = running
+        task = asyncio.create_task(self._outcome(running, bound.capability, work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return running
+
+    async def _outcome(self, running: Running, capability: Capability, work: Coroutine[Any, Any, Any]) -> None:
+        try:
+            outcome = {"value": capability.reply(await work)}
+        except asyncio.CancelledError:
+            running.outcome.cancel()
+            raise
+        except Exception as exc:  # noqa: BLE001 - a handler is somebody's, and may fail in any way
+            outcome = {"error": as_call_error(exc).to_data()}
+        if not running.outcome.done():
+            running.outcome.set_result(outcome)
+
+    def _key(self, request: Request) -> str:
+        return policy.idempotency_key(self.scope.state, self.scope.incarnation, f"{self.scope.execution}!{request.path}")
+
+    async def _call(self, function: Any, bound: BoundCall, request: Request, retry: int) -> Any:
+        capability = bound.capability
+        timeout = capability.timeout or 0.0
+        context = CallContext(
+            session=self.scope.session,
+            execution=self.scope.execution,
+            call=f"{self.scope.execution}!{request.path}",
+            attempt=self.scope.attempt,
+            retry=retry,
+            deadline=time.monotonic() + timeout,
+        )
+        arguments: Mapping[str, Any] = bound.injected(key=self._key(request), ctx=context)
+        try:
+            async with asyncio.timeout(timeout):
+                if inspect.iscoroutinefunction(function):
+                    return await function(**arguments)
+                return await asyncio.to_thread(function, **arguments)
+        except TimeoutError:
+            msg = f"{capability.name} gave no outcome within {timeout:g} s"
+            raise CallTimeout(msg) from None
+
+    async def _perform(self, request: Request, bound: BoundCall) -> Any:
+        """Run the handler, again where the policy allows it."""
+        retry = 0
+        while True:
+            if self.scope.lease_left() <= 0:
+                msg = "the worker's lease ran out before the call could start; it was not performed"
+                raise CallFailed(msg)
+            try:
+                return await self._call(bound.capability.handler, bound, request, retry)
+            except Exception as exc:
+                delay = policy.retry_delay(bound.capability, exc, retry)
+                if delay is None:
+                    raise
+            await asyncio.sleep(delay)
+            retry += 1
+
+    async def _recover(self, record: CallRecord, bound: BoundCall) -> Any:
+        raise NotImplementedError

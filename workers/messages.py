@@ -1,0 +1,138 @@
+"""What a guest may say. Everything else ends it (DESIGN law 7); docs/design.md has the table of both directions."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+__all__ = [
+    "Call",
+    "Checkpoint",
+    "Diverged",
+    "Done",
+    "Entered",
+    "FromGuest",
+    "Idle",
+    "Output",
+    "ProtocolViolation",
+    "Ready",
+    "Restored",
+    "StreamOpened",
+    "parse",
+]
+
+#: A path grows by two characters a generation of tasks; no honest program comes near this.
+MAX_PATH = 4096
+#: Deliveries reported at once: the guest reports at every message, so there are few.
+MAX_ENTERED = 100_000
+
+
+class ProtocolViolation(Exception):
+    """The guest sent what a guest never sends; it is killed."""
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Entered(_Message):
+    """Deliveries consumed by the guest from number ``at`` on that it had not reported before."""
+
+    at: Annotated[int, Field(ge=0)]
+    items: Annotated[list[list[str | int | float]], Field(max_length=MAX_ENTERED)]
+
+
+Path = Annotated[str, Field(min_length=1, max_length=MAX_PATH)]
+
+
+class Ready(_Message):
+    t: Literal["ready"]
+    pid: int
+    python: str
+    protocol: int
+    isolation: dict[str, Any]
+
+
+class Restored(_Message):
+    t: Literal["restored"]
+    names: list[dict[str, Any]]
+
+
+class StreamOpened(_Message):
+    t: Literal["stream"]
+    id: Annotated[int, Field(ge=1)]
+    size: Annotated[int, Field(ge=0)]
+
+
+class Call(_Message):
+    t: Literal["call"]
+    path: Path
+    name: Annotated[str, Field(max_length=200)]
+    args: dict[str, Any] | None = None
+    args_stream: int | None = None
+    line: int | None = None
+    entered: Entered | None = None
+
+
+class Output(_Message):
+    t: Literal["output"]
+    stream: Literal["stdout", "stderr"]
+    text: str
+    entered: Entered | None = None
+
+
+class Idle(_Message):
+    t: Literal["idle"]
+    waiting: list[Path]
+    timers: list[tuple[Path, float]]
+    consumed: int
+    threads: int = 0
+    entered: Entered | None = None
+
+
+class Done(_Message):
+    t: Literal["done"]
+    status: Literal["ok", "error", "exit", "cancelled"]
+    value: Any = None
+    has_value: bool = False
+    value_stream: int | None = None
+    repr: str | None = None
+    error: dict[str, Any] | None = None
+    code: int | None = None
+    line: int | None = None
+    left: list[str] = []
+    notes: list[str] = []
+    entered: Entered | None = None
+
+
+class Checkpoint(_Message):
+    t: Literal["checkpoint"]
+    stream: int
+    names: list[dict[str, Any]]
+
+
+class Diverged(_Message):
+    t: Literal["diverged"]
+    message: str
+    expected: str = ""
+    path: str = ""
+    entered: Entered | None = None
+
+
+FromGuest = Annotated[
+    Ready | Restored | StreamOpened | Call | Output | Idle | Done | Checkpoint | Diverged, Field(discriminator="t")
+]
+
+_ADAPTER: TypeAdapter[FromGuest] = TypeAdapter(FromGuest)
+
+
+def parse(payload: bytes) -> FromGuest:
+    """Read one message of a guest. Raises ProtocolViolation."""
+    try:
+        return _ADAPTER.validate_json(payload)
+    except ValidationError as exc:
+        first = exc.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        msg = f"malformed message: {where}: {first['msg']}"
+        raise ProtocolViolation(msg) from None

@@ -1,0 +1,534 @@
+"""The protocol's actions: `(db, now, request, messages) -> reply`, synchronous, each inside one transaction.
+
+1. Guards stand in the order in which Resonate on Postgres applies them: what is malformed (400) before what is
+   missing (404) before what is in the wrong state (409) or cannot be done (422).
+2. Only acquiring raises a task's version, so whoever acts under an older one is refused.
+3. A reply that says no has changed nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from msgspec import Raw, Struct
+
+from . import wire
+from .cron import InvalidCron, next_run
+from .promises import (
+    LINEAGE_SEPARATORS,
+    ORIGIN_SEPARATOR,
+    PROMISE,
+    RETRY,
+    TASK,
+    Promise,
+    Task,
+    columns_of,
+    find_promise,
+    find_task,
+    insert_promise,
+    insert_task,
+    offer,
+    origin_of,
+    settle,
+    value_of,
+)
+from .wire import Reply, ScheduleRecord, json_object, json_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .database import Database
+    from .delivery import Messages
+
+PRELOAD_LIMIT: Final = 100  # promises a reply carries beside its own; a reply's cost must not follow the tree's size
+NOT_FOUND: Final = "not found"
+
+type Action[Request] = Callable[[Database, int, Request, Messages], Reply]
+
+
+def bad(why: str) -> Reply:
+    return Reply(400, why)
+
+
+def missing(what: str) -> Reply:
+    return Reply(404, f"{what} {NOT_FOUND}")
+
+
+def conflict(why: str) -> Reply:
+    return Reply(409, why)
+
+
+def unprocessable(why: str) -> Reply:
+    return Reply(422, why)
+
+
+# Promises
+
+
+def promise_get(db: Database, now: int, request: wire.PromiseGet, _messages: Messages) -> Reply:
+    promise = find_promise(db, request.id)
+    if promise is None:
+        return missing("promise")
+    return Reply(200, {"promise": promise.seen(now)})
+
+
+def refuse_create(request: wire.PromiseCreate) -> str | None:
+    """What is malformed about a creation, by the server's rules."""
+    tags = request.tags
+    if not tags:
+        return None
+    origin = tags.get("resonate:origin")
+    if origin is not None and ORIGIN_SEPARATOR in origin:
+        return f"resonate:origin must not contain {ORIGIN_SEPARATOR!r}"
+    for name in ("resonate:origin", "resonate:branch", "resonate:parent"):
+        ancestor = tags.get(name)
+        if ancestor is not None and not extends(request.id, ancestor):
+            return f"the promise's id must extend its {name}"
+    delay = tags.get("resonate:delay")
+    if delay is not None:
+        if not (delay.isascii() and delay.isdecimal()):
+            return "resonate:delay must be a number of milliseconds"
+        if int(delay) >= request.timeout_at:
+            return "resonate:delay must be before timeoutAt"
+        if "resonate:target" not in tags:
+            return "resonate:delay needs a resonate:target"
+    return None
+
+
+def extends(promise_id: str, ancestor: str) -> bool:
+    """Whether an id is an ancestor's or lies below it."""
+    if not promise_id.startswith(ancestor):
+        return False
+    return len(promise_id) == len(ancestor) or promise_id[len(ancestor)] in LINEAGE_SEPARATORS
+
+
+def promise_create(db: Database, now: int, request: wire.PromiseCreate, messages: Messages) -> Reply:
+    refusal = refuse_create(request)
+    if refusal is not None:
+        return bad(refusal)
+    promise = find_promise(db, request.id)
+    if promise is None:
+        promise = insert_promise(db, now, request)
+        if promise.target is not None:
+            delay = int((request.tags or {}).get("resonate:delay", "0"))
+            insert_task(db, now, promise, delay, messages)
+    return Reply(200, {"promise": promise.seen(now)})
+
+
+def promise_settle(db: Database, now: int, request: wire.PromiseSettle, messages: Messages) -> Reply:
+    promise = find_promise(db, request.id)
+    if promise is None:
+        return missing("promise")
+    if promise.open(now):
+        promise = settle(db, now, promise, request.state, request.value, messages)
+    return Reply(200, {"promise": promise.seen(now)})
+
+
+def promise_register_callback(
+    db: Database, now: int, request: wire.PromiseRegisterCallback, _messages: Messages
+) -> Reply:
+    if request.awaited == request.awaiter:
+        return bad("a promise cannot await itself")
+    if origin_of(request.awaited) != origin_of(request.awaiter):
+        return bad("awaiter and awaited must have the same origin")
+    awaited = find_promise(db, request.awaited)
+    if awaited is None:
+        return missing("awaited promise")
+    awaiter = find_promise(db, request.awaiter)
+    if awaiter is None or awaiter.target is None:
+        return unprocessable("the awaiter is not a promise with a target")
+    if not awaited.external:
+        return unprocessable(f"{awaited.id} is internal and cannot be awaited")
+    if awaited.open(now) and awaiter.open(now):
+        db.execute("INSERT OR IGNORE INTO callbacks VALUES (?, ?)", (awaited.id, awaiter.id))
+    return Reply(200, {"promise": awaited.seen(now)})
+
+
+def promise_register_listener(
+    db: Database, now: int, request: wire.PromiseRegisterListener, _messages: Messages
+) -> Reply:
+    if not request.address.startswith("poll://") or "@" not in request.address:
+        return bad("this store delivers to poll:// addresses only")
+    awaited = find_promise(db, request.awaited)
+    if awaited is None:
+        return missing("promise")
+    if awaited.open(now):
+        db.execute("INSERT OR IGNORE INTO listeners VALUES (?, ?)", (awaited.id, request.address))
+    return Reply(200, {"promise": awaited.seen(now)})
+
+
+_SEEN_STATE: Final = (
+    "CASE WHEN state <> 'pending' OR timeout_at > ? THEN state WHEN timer THEN 'resolved' ELSE 'rejected_timedout' END"
+)
+
+
+def tag_filter(column: str, tags: dict[str, str] | None, parameters: list[Any]) -> str:
+    """The condition that a row carries all these tags."""
+    if not tags:
+        return ""
+    parameters.append(json_text(tags))
+    return (
+        f" AND NOT EXISTS (SELECT key, value FROM json_each(?) EXCEPT SELECT key, value FROM json_each({column}))"
+    )
+
+
+def page(rows: list[Any], limit: int, identify: Callable[[Any], str]) -> tuple[list[Any], dict[str, str]]:
+    """The rows of a page, and the cursor of the next if there is one."""
+    kept = rows[:limit]
+    return kept, ({"cursor": identify(kept[-1])} if len(rows) > limit else {})
+
+
+def promise_search(db: Database, now: int, request: wire.PromiseSearch, _messages: Messages) -> Reply:
+    parameters: list[Any] = [request.cursor or ""]
+    condition = "id > ?"
+    if request.state is not None:
+        condition += f" AND {_SEEN_STATE} = ?"
+        parameters += [now, request.state]
+    condition += tag_filter("tags", request.tags, parameters)
+    rows = db.all(f"SELECT {PROMISE} FROM promises WHERE {condition} ORDER BY id LIMIT ?", (*parameters, request.limit + 1))
+    kept, cursor = page([Promise(*row) for row in rows], request.limit, lambda promise: promise.id)
+    return Reply(200, {"promises": [promise.seen(now) for promise in kept], **cursor})
+
+
+# Tasks
+
+
+def count_resumes(db: Database, task_id: str) -> int:
+    return int(db.one("SELECT count(*) FROM resumes WHERE task_id = ?", (task_id,))[0])
+
+
+def task_get(db: Database, now: int, request: wire.TaskGet, _messages: Messages) -> Reply:
+    task, promise = find_task(db, request.id), find_promise(db, request.id)
+    if task is None or promise is None:
+        return missing("task")
+    if promise.open(now):
+        return Reply(200, {"task": task.seen(count_resumes(db, task.id))})
+    return Reply(200, {"task": task._replace(state="fulfilled", ttl=None, pid=None).seen()})
+
+
+def preload(db: Database, now: int, task_id: str) -> list[Any]:
+    """What settled since the task was last acquired, so that going on costs by what was answered."""
+    rows = db.all(
+        f"SELECT {PROMISE} FROM promises WHERE id IN"
+        " (SELECT awaited_id FROM resumes WHERE task_id = ? LIMIT ?) ORDER BY id",
+        (task_id, PRELOAD_LIMIT),
+    )
+    return [Promise(*row).seen(now) for row in rows]
+
+
+def acquire(db: Database, now: int, task: Task, promise: Promise, pid: str, ttl: int) -> Reply:
+    """Give a pending task to a process, under a version nobody had before."""
+    settled = preload(db, now, task.id)
+    db.execute("DELETE FROM resumes WHERE task_id = ?", (task.id,))
+    db.execute(
+        "UPDATE tasks SET state = 'acquired', version = version + 1, ttl = ?, pid = ?, member = ?, timeout_at = ?"
+        " WHERE id = ?",
+        (ttl, pid, db.member, later(now, ttl), task.id),
+    )
+    acquired = task._replace(state="acquired", version=task.version + 1, ttl=ttl, pid=pid)
+    return Reply(200, {"task": acquired.seen(), "promise": promise.seen(now), "preload": settled})
+
+
+def later(now: int, ttl: int) -> int:
+    """A deadline; SQLite's integers end where a lease of 292 million years does."""
+    return min(now + ttl, 2**63 - 1)
+
+
+def task_create(db: Database, now: int, request: wire.TaskCreate, _messages: Messages) -> Reply:
+    create = request.action.data
+    tags = create.tags or {}
+    refusal = refuse_create(create)
+    if refusal is None and "resonate:target" not in tags:
+        refusal = "a task needs a resonate:target"
+    if refusal is None and "resonate:delay" in tags:
+        refusal = "a task that is created acquired cannot have a resonate:delay"
+    if refusal is not None:
+        return bad(refusal)
+    promise = find_promise(db, create.id)
+    if promise is None:
+        return create_acquired(db, now, request)
+    if promise.target is None:
+        return unprocessable(f"{promise.id} has no target")
+    task = find_task(db, promise.id)
+    if task is None:
+        return conflict(f"{promise.id} exists without a task")
+    if task.state == "fulfilled" or not promise.open(now):
+        done = task._replace(state="fulfilled", ttl=None, pid=None)
+        return Reply(200, {"task": done.seen(), "promise": promise.seen(now), "preload": []})
+    if task.state == "pending":
+        return acquire(db, now, task, promise, request.pid, request.ttl)
+    return conflict(f"{promise.id} exists")
+
+
+def create_acquired(db: Database, now: int, request: wire.TaskCreate) -> Reply:
+    """A new promise whose task its creator holds from the start."""
+    promise = insert_promise(db, now, request.action.data)
+    target = promise.target or ""
+    if promise.state == "pending":
+        task = Task(promise.id, "acquired", 1, target, request.ttl, request.pid, db.member)
+        deadline = later(now, request.ttl)
+    else:
+        task = Task(promise.id, "fulfilled", 0, target, None, None, None)
+        deadline = None
+    db.execute(f"INSERT INTO tasks ({TASK}, timeout_at) VALUES (?,?,?,?,?,?,?,?)", (*task, deadline))
+    return Reply(200, {"task": task.seen(), "promise": promise.seen(now), "preload": []})
+
+
+def held(db: Database, now: int, task_id: str, version: int) -> tuple[Task, Promise] | Reply:
+    """The task and promise of a request that only the holder of the lease may make, or the refusal."""
+    task = find_task(db, task_id)
+    if task is None:
+        return missing("task")
+    promise = find_promise(db, task_id)
+    if promise is None:
+        return conflict("the task's promise is gone")
+    if task.state != "acquired":
+        return conflict(f"the task is {task.state}")
+    if not promise.open(now):
+        return conflict("the task's promise has settled")
+    if task.version != version:
+        return conflict(f"the task is held under version {task.version}")
+    return task, promise
+
+
+def task_acquire(db: Database, now: int, request: wire.TaskAcquire, _messages: Messages) -> Reply:
+    task = find_task(db, request.id)
+    if task is None:
+        return missing("task")
+    promise = find_promise(db, request.id)
+    if promise is None:
+        return conflict("the task's promise is gone")
+    if task.state != "pending":
+        return conflict(f"the task is {task.state}")
+    if not promise.open(now):
+        return conflict("the task's promise has settled")
+    if task.version != request.version:
+        return conflict(f"the task has version {task.version}")
+    return acquire(db, now, task, promise, request.pid, request.ttl)
+
+
+def task_fence(db: Database, now: int, request: wire.TaskFence, messages: Messages) -> Reply:
+    inner: wire.PromiseCreate | wire.PromiseSettle
+    creates = request.action.kind == "promise.create"
+    inner = wire.read_data(request.action.data, wire.PromiseCreate if creates else wire.PromiseSettle)
+    if inner.id == request.id:
+        return bad("a task cannot fence its own promise; fulfill it")
+    guarded = held(db, now, request.id, request.version)
+    if isinstance(guarded, Reply):
+        return guarded
+    if isinstance(inner, wire.PromiseCreate):
+        reply = promise_create(db, now, inner, messages)
+    else:
+        reply = promise_settle(db, now, inner, messages)
+    if reply.status != 200:  # noqa: PLR2004 - the protocol's own number
+        return reply
+    return Reply(200, {"action": {"kind": request.action.kind, "head": {"status": 200}, "data": reply.data}, "preload": []})
+
+
+def task_heartbeat(db: Database, now: int, request: wire.TaskHeartbeat, _messages: Messages) -> Reply:
+    for held_task in request.tasks:
+        db.execute(
+            "UPDATE tasks SET timeout_at = min(? + ttl, 9223372036854775807)"
+            " WHERE id = ? AND state = 'acquired' AND version = ? AND pid = ?"
+            " AND EXISTS (SELECT 1 FROM promises p WHERE p.id = tasks.id AND p.state = 'pending' AND p.timeout_at > ?)",
+            (now, held_task.id, held_task.version, request.pid, now),
+        )
+    return Reply(200, {})
+
+
+def refuse_suspend(request: wire.TaskSuspend) -> str | None:
+    """What is malformed about a suspension."""
+    origin = origin_of(request.id)
+    seen: set[str] = set()
+    for action in request.actions:
+        awaited = action.data.awaited
+        if awaited == request.id:
+            return "a task cannot await its own promise"
+        if action.data.awaiter != request.id:
+            return "every awaiter must be the task itself"
+        if origin_of(awaited) != origin:
+            return "awaiter and awaited must have the same origin"
+        if awaited in seen:
+            return f"{awaited} is awaited twice"
+        seen.add(awaited)
+    return None
+
+
+_AWAITED: Final = (
+    "SELECT a.value, p.external, p.state <> 'pending' OR p.timeout_at <= ?,"
+    " EXISTS (SELECT 1 FROM callbacks c WHERE c.awaited_id = a.value AND c.awaiter_id = ?)"
+    " FROM json_each(?) a LEFT JOIN promises p ON p.id = a.value"
+)
+
+
+def task_suspend(db: Database, now: int, request: wire.TaskSuspend, _messages: Messages) -> Reply:
+    refusal = refuse_suspend(request)
+    if refusal is not None:
+        return bad(refusal)
+    guarded = held(db, now, request.id, request.version)
+    if isinstance(guarded, Reply):
+        return guarded
+    task, _ = guarded
+    awaited = wire.encode([action.data.awaited for action in request.actions])
+    rows = db.all(_AWAITED, (now, task.id, awaited))
+    for promise_id, external, _, _ in rows:
+        if external is None:
+            return unprocessable(f"awaited promise {promise_id} {NOT_FOUND}")
+    for promise_id, external, _, _ in rows:
+        if not external:
+            return unprocessable(f"{promise_id} is internal and cannot be awaited")
+    settled = [promise_id for promise_id, _, done, _ in rows if done]
+    db.execute("DELETE FROM resumes WHERE task_id = ?", (task.id,))
+    if settled:
+        found = (find_promise(db, promise_id) for promise_id in settled[:PRELOAD_LIMIT])
+        return Reply(300, {"preload": [promise.seen(now) for promise in found if promise is not None]})
+    new = [(promise_id, task.id) for promise_id, _, _, registered in rows if not registered]
+    db.executemany("INSERT INTO callbacks VALUES (?, ?)", new)
+    db.execute("UPDATE tasks SET state = 'suspended', pid = NULL, ttl = NULL, timeout_at = NULL WHERE id = ?", (task.id,))
+    return Reply(200, {"preload": []})
+
+
+def task_fulfill(db: Database, now: int, request: wire.TaskFulfill, messages: Messages) -> Reply:
+    action = request.action.data
+    if action.id != request.id:
+        return bad("a task fulfills its own promise only")
+    guarded = held(db, now, request.id, request.version)
+    if isinstance(guarded, Reply):
+        return guarded
+    _, promise = guarded
+    return Reply(200, {"promise": settle(db, now, promise, action.state, action.value, messages).seen(now)})
+
+
+def task_release(db: Database, now: int, request: wire.TaskRelease, messages: Messages) -> Reply:
+    guarded = held(db, now, request.id, request.version)
+    if isinstance(guarded, Reply):
+        return guarded
+    offer(db, now, guarded[0], messages)
+    return Reply(200, {})
+
+
+def task_halt(db: Database, _now: int, request: wire.TaskHalt, messages: Messages) -> Reply:
+    task = find_task(db, request.id)
+    if task is None:
+        return missing("task")
+    if task.state == "fulfilled":
+        return conflict("the task is fulfilled")
+    if task.state != "halted":
+        db.execute("UPDATE tasks SET state = 'halted', pid = NULL, ttl = NULL, timeout_at = NULL WHERE id = ?", (task.id,))
+        messages.withdraw(task.id)
+    return Reply(200, {})
+
+
+def task_continue(db: Database, now: int, request: wire.TaskContinue, messages: Messages) -> Reply:
+    task = find_task(db, request.id)
+    if task is None:
+        return missing("task")
+    if task.state != "halted":
+        return conflict(f"the task is {task.state}")
+    offer(db, now, task, messages)
+    return Reply(200, {})
+
+
+def task_search(db: Database, now: int, request: wire.TaskSearch, _messages: Messages) -> Reply:
+    parameters: list[Any] = [now, request.cursor or ""]
+    condition = "id > ?"
+    if request.state is not None:
+        condition += " AND seen = ?"
+        parameters.append(request.state)
+    rows = db.all(
+        "SELECT id, seen, version, ttl, pid, resumes FROM (SELECT t.id, t.version, t.ttl, t.pid,"
+        " CASE WHEN p.state = 'pending' AND p.timeout_at > ? THEN t.state ELSE 'fulfilled' END AS seen,"
+        " (SELECT count(*) FROM resumes r WHERE r.task_id = t.id) AS resumes"
+        f" FROM tasks t JOIN promises p ON p.id = t.id) WHERE {condition} ORDER BY id LIMIT ?",
+        (*parameters, request.limit + 1),
+    )
+    kept, cursor = page(rows, request.limit, lambda row: str(row[0]))
+    tasks = [wire.TaskRecord(task_id, seen, version, resumes, ttl, pid) for task_id, seen, version, ttl, pid, resumes in kept]
+    return Reply(200, {"tasks": tasks, **cursor})
+
+
+# Schedules
+
+SCHEDULE: Final = (
+    "id, cron, promise_id, promise_timeout, param_headers, param_data, tags, created_at, next_run_at, last_run_at"
+)
+
+
+def schedule_record(row: Any) -> ScheduleRecord:  # noqa: ANN401 - a row of `schedules`
+    schedule_id, cron, promise_id, timeout, headers, data, tags, created_at, next_run_at, last_run_at = row
+    return ScheduleRecord(
+        schedule_id, cron, promise_id, timeout, value_of(headers, data), Raw(tags.encode()), created_at, next_run_at, last_run_at
+    )
+
+
+def find_schedule(db: Database, schedule_id: str) -> ScheduleRecord | None:
+    row = db.one(f"SELECT {SCHEDULE} FROM schedules WHERE id = ?", (schedule_id,))
+    return None if row is None else schedule_record(row)
+
+
+def schedule_get(db: Database, _now: int, request: wire.ScheduleGet, _messages: Messages) -> Reply:
+    found = find_schedule(db, request.id)
+    return missing("schedule") if found is None else Reply(200, {"schedule": found})
+
+
+def schedule_create(db: Database, now: int, request: wire.ScheduleCreate, _messages: Messages) -> Reply:
+    if ORIGIN_SEPARATOR in request.id:
+        return bad(f"a schedule's id must not contain {ORIGIN_SEPARATOR!r}")
+    if "resonate:target" not in request.promise_tags:
+        return bad("promiseTags must include a resonate:target tag")
+    found = find_schedule(db, request.id)
+    if found is not None:
+        return Reply(200, {"schedule": found})
+    try:
+        next_run_at = next_run(request.cron, now)
+    except InvalidCron as error:
+        return bad(str(error))
+    headers, data = columns_of(request.promise_param)
+    row = (
+        request.id, request.cron, request.promise_id, request.promise_timeout, headers, data,
+        json_text(request.promise_tags), now, next_run_at, None,
+    )  # fmt: skip
+    db.execute(f"INSERT INTO schedules ({SCHEDULE}) VALUES (?,?,?,?,?,?,?,?,?,?)", row)
+    return Reply(200, {"schedule": schedule_record(row)})
+
+
+def schedule_delete(db: Database, _now: int, request: wire.ScheduleDelete, _messages: Messages) -> Reply:
+    gone = db.execute("DELETE FROM schedules WHERE id = ?", (request.id,))
+    return Reply(200, {}) if gone else missing("schedule")
+
+
+def schedule_search(db: Database, _now: int, request: wire.ScheduleSearch, _messages: Messages) -> Reply:
+    parameters: list[Any] = [request.cursor or ""]
+    condition = "id > ?" + tag_filter("tags", request.tags, parameters)
+    rows = db.all(f"SELECT {SCHEDULE} FROM schedules WHERE {condition} ORDER BY id LIMIT ?", (*parameters, request.limit + 1))
+    kept, cursor = page(rows, request.limit, lambda row: str(row[0]))
+    return Reply(200, {"schedules": [schedule_record(row) for row in kept], **cursor})
+
+
+ACTIONS: Final[dict[str, tuple[type[Struct], Action[Any]]]] = {
+    "promise.get": (wire.PromiseGet, promise_get),
+    "promise.create": (wire.PromiseCreate, promise_create),
+    "promise.settle": (wire.PromiseSettle, promise_settle),
+    "promise.register_callback": (wire.PromiseRegisterCallback, promise_register_callback),
+    "promise.register_listener": (wire.PromiseRegisterListener, promise_register_listener),
+    "promise.search": (wire.PromiseSearch, promise_search),
+    "task.get": (wire.TaskGet, task_get),
+    "task.create": (wire.TaskCreate, task_create),
+    "task.acquire": (wire.TaskAcquire, task_acquire),
+    "task.fence": (wire.TaskFence, task_fence),
+    "task.heartbeat": (wire.TaskHeartbeat, task_heartbeat),
+    "task.suspend": (wire.TaskSuspend, task_suspend),
+    "task.fulfill": (wire.TaskFulfill, task_fulfill),
+    "task.release": (wire.TaskRelease, task_release),
+    "task.halt": (wire.TaskHalt, task_halt),
+    "task.continue": (wire.TaskContinue, task_continue),
+    "task.search": (wire.TaskSearch, task_search),
+    "schedule.get": (wire.ScheduleGet, schedule_get),
+    "schedule.create": (wire.ScheduleCreate, schedule_create),
+    "schedule.delete": (wire.ScheduleDelete, schedule_delete),
+    "schedule.search": (wire.ScheduleSearch, schedule_search),
+}
+
+READS: Final = frozenset(
+    {"promise.get", "promise.search", "task.get", "task.search", "schedule.get", "schedule.search"}
+)

@@ -8,21 +8,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable
+from typing import Any, Final
 
-from msgspec import Raw, Struct
+from msgspec import Struct
 
 from . import wire
-from .cron import InvalidCron, next_run
+from .database import Database
+from .delivery import Messages
 from .promises import (
     LINEAGE_SEPARATORS,
     ORIGIN_SEPARATOR,
     PROMISE,
-    RETRY,
     TASK,
     Promise,
     Task,
-    columns_of,
     find_promise,
     find_task,
     insert_promise,
@@ -30,36 +30,14 @@ from .promises import (
     offer,
     origin_of,
     settle,
-    value_of,
 )
-from .wire import Reply, ScheduleRecord, json_object, json_text
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from .database import Database
-    from .delivery import Messages
+from .schedules import schedule_create, schedule_delete, schedule_get, schedule_search
+from .search import promise_search, task_search
+from .wire import Reply, TaskState, bad, conflict, missing, unprocessable
 
 PRELOAD_LIMIT: Final = 100  # promises a reply carries beside its own; a reply's cost must not follow the tree's size
-NOT_FOUND: Final = "not found"
 
 type Action[Request] = Callable[[Database, int, Request, Messages], Reply]
-
-
-def bad(why: str) -> Reply:
-    return Reply(400, why)
-
-
-def missing(what: str) -> Reply:
-    return Reply(404, f"{what} {NOT_FOUND}")
-
-
-def conflict(why: str) -> Reply:
-    return Reply(409, why)
-
-
-def unprocessable(why: str) -> Reply:
-    return Reply(422, why)
 
 
 # Promises
@@ -155,39 +133,6 @@ def promise_register_listener(
     if awaited.open(now):
         db.execute("INSERT OR IGNORE INTO listeners VALUES (?, ?)", (awaited.id, request.address))
     return Reply(200, {"promise": awaited.seen(now)})
-
-
-_SEEN_STATE: Final = (
-    "CASE WHEN state <> 'pending' OR timeout_at > ? THEN state WHEN timer THEN 'resolved' ELSE 'rejected_timedout' END"
-)
-
-
-def tag_filter(column: str, tags: dict[str, str] | None, parameters: list[Any]) -> str:
-    """The condition that a row carries all these tags."""
-    if not tags:
-        return ""
-    parameters.append(json_text(tags))
-    return (
-        f" AND NOT EXISTS (SELECT key, value FROM json_each(?) EXCEPT SELECT key, value FROM json_each({column}))"
-    )
-
-
-def page(rows: list[Any], limit: int, identify: Callable[[Any], str]) -> tuple[list[Any], dict[str, str]]:
-    """The rows of a page, and the cursor of the next if there is one."""
-    kept = rows[:limit]
-    return kept, ({"cursor": identify(kept[-1])} if len(rows) > limit else {})
-
-
-def promise_search(db: Database, now: int, request: wire.PromiseSearch, _messages: Messages) -> Reply:
-    parameters: list[Any] = [request.cursor or ""]
-    condition = "id > ?"
-    if request.state is not None:
-        condition += f" AND {_SEEN_STATE} = ?"
-        parameters += [now, request.state]
-    condition += tag_filter("tags", request.tags, parameters)
-    rows = db.all(f"SELECT {PROMISE} FROM promises WHERE {condition} ORDER BY id LIMIT ?", (*parameters, request.limit + 1))
-    kept, cursor = page([Promise(*row) for row in rows], request.limit, lambda promise: promise.id)
-    return Reply(200, {"promises": [promise.seen(now) for promise in kept], **cursor})
 
 
 # Tasks
@@ -309,8 +254,10 @@ def task_acquire(db: Database, now: int, request: wire.TaskAcquire, _messages: M
 
 def task_fence(db: Database, now: int, request: wire.TaskFence, messages: Messages) -> Reply:
     inner: wire.PromiseCreate | wire.PromiseSettle
-    creates = request.action.kind == "promise.create"
-    inner = wire.read_data(request.action.data, wire.PromiseCreate if creates else wire.PromiseSettle)
+    if request.action.kind == "promise.create":
+        inner = wire.read_data(request.action.data, wire.PromiseCreate)
+    else:
+        inner = wire.read_data(request.action.data, wire.PromiseSettle)
     if inner.id == request.id:
         return bad("a task cannot fence its own promise; fulfill it")
     guarded = held(db, now, request.id, request.version)
@@ -322,7 +269,9 @@ def task_fence(db: Database, now: int, request: wire.TaskFence, messages: Messag
         reply = promise_settle(db, now, inner, messages)
     if reply.status != 200:  # noqa: PLR2004 - the protocol's own number
         return reply
-    return Reply(200, {"action": {"kind": request.action.kind, "head": {"status": 200}, "data": reply.data}, "preload": []})
+    return Reply(
+        200, {"action": {"kind": request.action.kind, "head": {"status": 200}, "data": reply.data}, "preload": []}
+    )
 
 
 def task_heartbeat(db: Database, now: int, request: wire.TaskHeartbeat, _messages: Messages) -> Reply:
@@ -334,6 +283,11 @@ def task_heartbeat(db: Database, now: int, request: wire.TaskHeartbeat, _message
             (now, held_task.id, held_task.version, request.pid, now),
         )
     return Reply(200, {})
+
+
+def rest(db: Database, task: Task, state: TaskState) -> None:
+    """Take a task out of everybody's hands, with no deadline."""
+    db.execute("UPDATE tasks SET state = ?, pid = NULL, ttl = NULL, timeout_at = NULL WHERE id = ?", (state, task.id))
 
 
 def refuse_suspend(request: wire.TaskSuspend) -> str | None:
@@ -373,7 +327,7 @@ def task_suspend(db: Database, now: int, request: wire.TaskSuspend, _messages: M
     rows = db.all(_AWAITED, (now, task.id, awaited))
     for promise_id, external, _, _ in rows:
         if external is None:
-            return unprocessable(f"awaited promise {promise_id} {NOT_FOUND}")
+            return unprocessable(f"awaited promise {promise_id} not found")
     for promise_id, external, _, _ in rows:
         if not external:
             return unprocessable(f"{promise_id} is internal and cannot be awaited")
@@ -384,7 +338,7 @@ def task_suspend(db: Database, now: int, request: wire.TaskSuspend, _messages: M
         return Reply(300, {"preload": [promise.seen(now) for promise in found if promise is not None]})
     new = [(promise_id, task.id) for promise_id, _, _, registered in rows if not registered]
     db.executemany("INSERT INTO callbacks VALUES (?, ?)", new)
-    db.execute("UPDATE tasks SET state = 'suspended', pid = NULL, ttl = NULL, timeout_at = NULL WHERE id = ?", (task.id,))
+    rest(db, task, "suspended")
     return Reply(200, {"preload": []})
 
 
@@ -414,7 +368,7 @@ def task_halt(db: Database, _now: int, request: wire.TaskHalt, messages: Message
     if task.state == "fulfilled":
         return conflict("the task is fulfilled")
     if task.state != "halted":
-        db.execute("UPDATE tasks SET state = 'halted', pid = NULL, ttl = NULL, timeout_at = NULL WHERE id = ?", (task.id,))
+        rest(db, task, "halted")
         messages.withdraw(task.id)
     return Reply(200, {})
 
@@ -427,82 +381,6 @@ def task_continue(db: Database, now: int, request: wire.TaskContinue, messages: 
         return conflict(f"the task is {task.state}")
     offer(db, now, task, messages)
     return Reply(200, {})
-
-
-def task_search(db: Database, now: int, request: wire.TaskSearch, _messages: Messages) -> Reply:
-    parameters: list[Any] = [now, request.cursor or ""]
-    condition = "id > ?"
-    if request.state is not None:
-        condition += " AND seen = ?"
-        parameters.append(request.state)
-    rows = db.all(
-        "SELECT id, seen, version, ttl, pid, resumes FROM (SELECT t.id, t.version, t.ttl, t.pid,"
-        " CASE WHEN p.state = 'pending' AND p.timeout_at > ? THEN t.state ELSE 'fulfilled' END AS seen,"
-        " (SELECT count(*) FROM resumes r WHERE r.task_id = t.id) AS resumes"
-        f" FROM tasks t JOIN promises p ON p.id = t.id) WHERE {condition} ORDER BY id LIMIT ?",
-        (*parameters, request.limit + 1),
-    )
-    kept, cursor = page(rows, request.limit, lambda row: str(row[0]))
-    tasks = [wire.TaskRecord(task_id, seen, version, resumes, ttl, pid) for task_id, seen, version, ttl, pid, resumes in kept]
-    return Reply(200, {"tasks": tasks, **cursor})
-
-
-# Schedules
-
-SCHEDULE: Final = (
-    "id, cron, promise_id, promise_timeout, param_headers, param_data, tags, created_at, next_run_at, last_run_at"
-)
-
-
-def schedule_record(row: Any) -> ScheduleRecord:  # noqa: ANN401 - a row of `schedules`
-    schedule_id, cron, promise_id, timeout, headers, data, tags, created_at, next_run_at, last_run_at = row
-    return ScheduleRecord(
-        schedule_id, cron, promise_id, timeout, value_of(headers, data), Raw(tags.encode()), created_at, next_run_at, last_run_at
-    )
-
-
-def find_schedule(db: Database, schedule_id: str) -> ScheduleRecord | None:
-    row = db.one(f"SELECT {SCHEDULE} FROM schedules WHERE id = ?", (schedule_id,))
-    return None if row is None else schedule_record(row)
-
-
-def schedule_get(db: Database, _now: int, request: wire.ScheduleGet, _messages: Messages) -> Reply:
-    found = find_schedule(db, request.id)
-    return missing("schedule") if found is None else Reply(200, {"schedule": found})
-
-
-def schedule_create(db: Database, now: int, request: wire.ScheduleCreate, _messages: Messages) -> Reply:
-    if ORIGIN_SEPARATOR in request.id:
-        return bad(f"a schedule's id must not contain {ORIGIN_SEPARATOR!r}")
-    if "resonate:target" not in request.promise_tags:
-        return bad("promiseTags must include a resonate:target tag")
-    found = find_schedule(db, request.id)
-    if found is not None:
-        return Reply(200, {"schedule": found})
-    try:
-        next_run_at = next_run(request.cron, now)
-    except InvalidCron as error:
-        return bad(str(error))
-    headers, data = columns_of(request.promise_param)
-    row = (
-        request.id, request.cron, request.promise_id, request.promise_timeout, headers, data,
-        json_text(request.promise_tags), now, next_run_at, None,
-    )  # fmt: skip
-    db.execute(f"INSERT INTO schedules ({SCHEDULE}) VALUES (?,?,?,?,?,?,?,?,?,?)", row)
-    return Reply(200, {"schedule": schedule_record(row)})
-
-
-def schedule_delete(db: Database, _now: int, request: wire.ScheduleDelete, _messages: Messages) -> Reply:
-    gone = db.execute("DELETE FROM schedules WHERE id = ?", (request.id,))
-    return Reply(200, {}) if gone else missing("schedule")
-
-
-def schedule_search(db: Database, _now: int, request: wire.ScheduleSearch, _messages: Messages) -> Reply:
-    parameters: list[Any] = [request.cursor or ""]
-    condition = "id > ?" + tag_filter("tags", request.tags, parameters)
-    rows = db.all(f"SELECT {SCHEDULE} FROM schedules WHERE {condition} ORDER BY id LIMIT ?", (*parameters, request.limit + 1))
-    kept, cursor = page(rows, request.limit, lambda row: str(row[0]))
-    return Reply(200, {"schedules": [schedule_record(row) for row in kept], **cursor})
 
 
 ACTIONS: Final[dict[str, tuple[type[Struct], Action[Any]]]] = {

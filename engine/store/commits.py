@@ -25,7 +25,7 @@ from .errors import StoreError, StoreLocked
 if TYPE_CHECKING:
     from resonate.timing import Clock
 
-BATCH: Final = 256  # requests in one transaction: enough to hide the fsync, few enough that the first does not wait for the last
+BATCH: Final = 256  # requests in one transaction: enough to hide the fsync, few enough not to hold up the first
 RECHECK: Final = 60.0  # seconds; a wall clock that was set forward must not leave a deadline unseen for longer
 AFTER_ERROR: Final = 1_000  # ms until timeouts are tried again when they could not be written
 
@@ -55,7 +55,7 @@ class _Job:
 class Committer:
     """Runs writes one after the other on a thread of its own.
 
-    `committed` is called on the loop given to `start`, after each transaction that changed something, with its messages.
+    After each transaction that changed something, `committed` is called with its messages, on the loop of `start`.
     """
 
     def __init__(self, clock: Clock, committed: Callable[[Messages], None]) -> None:

@@ -186,7 +186,7 @@ class SqliteConnection:
         """A number that grows with every commit this process has heard of."""
         return self._generation
 
-    async def changed(self, timeout: float, since: int | None = None) -> int:  # noqa: ASYNC109 - a bounded wait is what it offers
+    async def changed(self, timeout: float, since: int | None = None) -> int:
         """Wait until something was committed after generation `since` (default: now), at most `timeout` seconds.
 
         To miss nothing: note `generation`, read, then wait with what was noted. The generation is returned.

@@ -62,9 +62,7 @@ def next_run(cron: str, after: int) -> int:
     if len(fields) != len(_FIELDS):
         message = f"a cron expression has five fields: {cron!r}"
         raise InvalidCron(message)
-    minutes, hours, days, months, weekdays = (
-        _values(text, field) for text, field in zip(fields, _FIELDS, strict=True)
-    )
+    minutes, hours, days, months, weekdays = (_values(text, field) for text, field in zip(fields, _FIELDS, strict=True))
     any_day, any_weekday = fields[2] == "*", fields[4] == "*"
 
     def on(moment: datetime) -> bool:

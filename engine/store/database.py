@@ -31,7 +31,7 @@ SCHEMA_VERSION: Final = 1
 APPLICATION_ID: Final = 0x50455244  # "PERD": tells our files from other programs' SQLite files
 SQLITE_HEADER: Final = b"SQLite format 3\x00"
 
-LOCK_TIMEOUT: Final = 10.0  # seconds; a transaction takes milliseconds, so a longer wait means a stopped or foreign holder
+LOCK_TIMEOUT: Final = 10.0  # seconds; a transaction takes milliseconds: who holds it longer is stopped or foreign
 LOCK_EAGER_TRIES: Final = 100
 LOCK_EAGER_PAUSE: Final = 0.0002  # about a third of an fsync: the lock's next free moment is rarely missed
 LOCK_PAUSE: Final = 0.002
@@ -132,7 +132,7 @@ class Database:
         """Run one statement for many rows."""
         self._connection.executemany(sql, rows)
 
-    def one(self, sql: str, parameters: Sequence[Any] = ()) -> Any:  # noqa: ANN401 - a row is a tuple of whatever was asked for
+    def one(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
         """The first row, or None."""
         return self._connection.execute(sql, parameters).fetchone()
 

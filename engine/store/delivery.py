@@ -94,7 +94,7 @@ def unblock(db: Database, address: str, promise: PromiseRecord, messages: Messag
 
 def fetch(db: Database, now: int, address: str) -> list[PromiseRecord]:
     """Take what waits in the outbox for an address."""
-    from .promises import find_promise  # noqa: PLC0415
+    from .promises import find_promise
 
     waiting = db.all("SELECT promise_id FROM outbox WHERE address = ?", (address,))
     db.execute("DELETE FROM outbox WHERE address = ?", (address,))

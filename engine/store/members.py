@@ -25,7 +25,9 @@ def lock_of(folder: Path, member: int) -> Path:
     return folder / f"{member}.lock"
 
 
-def join(db: Database, folder: Path, now: int, address: str, anycast: str, messages: Messages, *, receives: bool) -> int:
+def join(
+    db: Database, folder: Path, now: int, address: str, anycast: str, messages: Messages, *, receives: bool
+) -> int:
     """Enter a process into the list; the descriptor of the lock that says it lives.
 
     Sets `db.member`. Tasks that waited for somebody of its group or address are offered to it.
@@ -74,7 +76,7 @@ def bury(db: Database, folder: Path, now: int, member: int, messages: Messages) 
         return
     db.execute("DELETE FROM members WHERE id = ?", (member,))
     db.execute(
-        "DELETE FROM outbox WHERE address = ? AND NOT EXISTS (SELECT 1 FROM members m WHERE m.address = outbox.address)",
+        "DELETE FROM outbox WHERE address = ?1 AND NOT EXISTS (SELECT 1 FROM members m WHERE m.address = ?1)",
         (row[0],),
     )
     held = db.all(f"SELECT {TASK} FROM tasks WHERE member = ? AND state IN ('pending', 'acquired')", (member,))

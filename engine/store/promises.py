@@ -212,7 +212,8 @@ def cascade(db: Database, now: int, promise: Promise, messages: Messages) -> Non
     """What follows a settlement: its own task is done, its listeners are told, its awaiters resume."""
     if promise.target is not None:
         db.execute(
-            "UPDATE tasks SET state = 'fulfilled', pid = NULL, ttl = NULL, member = NULL, timeout_at = NULL WHERE id = ?",
+            "UPDATE tasks SET state = 'fulfilled', pid = NULL, ttl = NULL, member = NULL, timeout_at = NULL"
+            " WHERE id = ?",
             (promise.id,),
         )
         db.execute("DELETE FROM resumes WHERE task_id = ?", (promise.id,))

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from . import wire
-from .cron import next_run
-from .promises import PROMISE, TASK, Promise, Task, expire, find_promise, insert_promise, insert_task, offer, origin_of
+from .promises import PROMISE, TASK, Promise, Task, expire, offer
+from .schedules import fire_schedule
 
 if TYPE_CHECKING:
     from .database import Database
@@ -42,23 +41,3 @@ def fire(db: Database, now: int, messages: Messages) -> None:
         offer(db, now, task, messages, avoid=task.member)
     for (schedule_id,) in db.all("SELECT id FROM schedules WHERE next_run_at <= ? ORDER BY next_run_at, id", (now,)):
         fire_schedule(db, now, schedule_id, messages)
-
-
-def fire_schedule(db: Database, now: int, schedule_id: str, messages: Messages) -> None:
-    """Create the promise of a schedule's next time; a missed time is made up for, one after the other."""
-    row = db.one(
-        "SELECT cron, promise_id, promise_timeout, param_headers, param_data, tags, next_run_at FROM schedules WHERE id = ?",
-        (schedule_id,),
-    )
-    cron, template, timeout, headers, data, tags, time = row
-    promise_id = template.replace("{{.timestamp}}", str(time)).replace("{{.id}}", schedule_id)
-    if find_promise(db, promise_id) is None:
-        lineage = dict.fromkeys(("resonate:branch", "resonate:parent"), promise_id)
-        defaults = {"resonate:schedule": schedule_id, "resonate:origin": origin_of(promise_id), **lineage}
-        param = wire.Value(None if headers is None else wire.json_object(headers), data)
-        request = wire.PromiseCreate(promise_id, time + timeout, param, defaults | wire.json_object(tags))
-        promise = insert_promise(db, time if request.timeout_at > now else now, request)
-        insert_task(db, now, promise, 0, messages)
-    db.execute(
-        "UPDATE schedules SET last_run_at = ?, next_run_at = ? WHERE id = ?", (time, next_run(cron, time), schedule_id)
-    )

@@ -227,6 +227,22 @@ class Reply(NamedTuple):
     data: dict[str, Any] | str
 
 
+def bad(why: str) -> Reply:
+    return Reply(400, why)
+
+
+def missing(what: str) -> Reply:
+    return Reply(404, f"{what} not found")
+
+
+def conflict(why: str) -> Reply:
+    return Reply(409, why)
+
+
+def unprocessable(why: str) -> Reply:
+    return Reply(422, why)
+
+
 class Malformed(ValueError):
     """A request whose JSON or fields are not the protocol's; answered as 400."""
 

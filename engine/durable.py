@@ -20,7 +20,7 @@ from resonate.context import Context
 from resonate.effects import ResonateEffects
 from resonate.error import PlatformError, ResonateError, ServerError, StoppedError, Suspended
 from resonate.ids import origin_of
-from resonate.types import PromiseCreateReq, PromiseRecord, PromiseSettleReq, Value
+from resonate.types import PromiseCreateReq, PromiseRecord, PromiseSettleReq
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from resonate.resonate import Resonate
     from resonate.send import Sender
 
-__all__ = ["Attempt", "AttemptLost", "Promise", "Promises", "PromiseState", "now_ms"]
+__all__ = ["KIND", "Attempt", "AttemptLost", "Promise", "PromiseState", "Promises", "decoded", "now_ms", "watch"]
 
 PromiseState = Literal["pending", "resolved", "rejected", "rejected_canceled", "rejected_timedout"]
 
@@ -36,7 +36,12 @@ PromiseState = Literal["pending", "resolved", "rejected", "rejected_canceled", "
 #: than this still has it settled at once.
 BORN_SETTLED_MS = 1
 
+#: The tag that says what a promise of ours is: state, settings, execution, step, call, output, timer, death, cancel.
+KIND = "perdure:kind"
+
 _NOT_FOUND = 404
+_NOT_IMPLEMENTED = 501
+_PAGE = 100
 _CODEC = Codec(NoopEncryptor())
 
 
@@ -67,7 +72,8 @@ class Promise(NamedTuple):
         return self.state != "pending"
 
 
-def _decoded(record: PromiseRecord) -> Promise:
+def decoded(record: PromiseRecord) -> Promise:
+    """Decode a promise as the protocol carries it."""
     return Promise(
         record.id,
         record.state,
@@ -87,38 +93,71 @@ def decode_message(raw: str) -> Promise | None:
         return None
     data = message["data"]["promise"]
     data = {key: value for key, value in data.items() if value is not None}
-    return _decoded(msgspec.convert(data, PromiseRecord))
+    return decoded(msgspec.convert(data, PromiseRecord))
 
 
 class Promises:
     """Promises outside any task: what clients do, and what a worker reads. Raises the SDK's ResonateError family."""
 
-    def __init__(self, resonate: Resonate) -> None:
-        self._sender: Sender = resonate._sender  # noqa: SLF001 - this module is the adapter
-        self._source = resonate._source  # noqa: SLF001
-        self._resolve = resonate._resolve_target  # noqa: SLF001
+    def __init__(self, resonate: Resonate, group: str) -> None:
+        self._sender: Sender = resonate._sender
+        self._source = resonate._source
+        self._resolve = resonate._resolve_target
+        self._group = group
 
-    def target(self, group: str | None = None) -> str:
-        """Return the address at which the workers of a group take tasks."""
-        return self._resolve(group)
+    def target(self) -> str:
+        """Return the address at which the workers of the group take tasks."""
+        return self._resolve(self._group)
 
     async def get(self, id: str) -> Promise | None:
         """Return the promise, or None if there is none."""
         try:
-            return _decoded(await self._sender.promise_get(id))
+            return decoded(await self._sender.promise_get(id))
         except ServerError as exc:
             if exc.code == _NOT_FOUND:
                 return None
             raise
 
     async def create(
-        self, id: str, param: Any, *, timeout_at: int, tags: dict[str, str] | None = None, settled: bool = False
+        self, id: str, kind: str, param: Any, *, timeout_at: int, target: bool = False, external: bool = False
     ) -> Promise:
-        """Create a promise, or return the one that has this id already."""
-        request = _create_request(id, origin_of(id), param, timeout_at, tags or {}, settled=settled)
-        return _decoded(await self._sender.promise_create(request))
+        """Create a promise, or return the one that has this id already; with ``target`` a worker takes it as a task."""
+        tags = {KIND: kind}
+        if target:
+            tags["resonate:target"] = self.target()
+        if external:
+            tags["resonate:external"] = "true"
+        request = _create_request(id, origin_of(id), param, timeout_at, tags, settled=False)
+        return decoded(await self._sender.promise_create(request))
 
-    async def settle(self, id: str, value: Any, *, state: Literal["resolved", "rejected"] = "resolved") -> Promise | None:
+    async def search(self, kind: str, *, pending: bool = False) -> list[Promise]:
+        """Return every promise of a kind. Raises NotImplementedError where the store cannot search."""
+        found: list[Promise] = []
+        cursor: str | None = None
+        try:
+            while True:
+                page = await self._sender.promise_search("pending" if pending else None, {KIND: kind}, _PAGE, cursor)
+                found += [decoded(record) for record in page.promises]
+                cursor = page.cursor
+                if cursor is None:
+                    return found
+        except ServerError as exc:
+            if exc.code == _NOT_IMPLEMENTED:
+                msg = "this store cannot search: name a session or an execution"
+                raise NotImplementedError(msg) from None
+            raise
+
+    async def waiting(self, id: str) -> bool:
+        """Whether the task of this promise is suspended: nothing runs, and it waits for others."""
+        try:
+            _, data = await self._sender._send_envelope("task.get", {"id": id}, allow_409=False, routes_by=id)
+        except ServerError:
+            return False
+        return isinstance(data, dict) and data.get("task", {}).get("state") == "suspended"
+
+    async def settle(
+        self, id: str, value: Any, *, state: Literal["resolved", "rejected"] = "resolved"
+    ) -> Promise | None:
         """Settle a promise and return it as it is then (perhaps settled before, otherwise); None if there is none."""
         try:
             settled = await self._sender.promise_settle(
@@ -128,25 +167,25 @@ class Promises:
             if exc.code == _NOT_FOUND:
                 return None
             raise
-        return _decoded(settled)
+        return decoded(settled)
 
     async def listen(self, id: str) -> Promise | None:
         """Ask to be told (by an unblock message to this process) when the promise settles; return it as it is now."""
         if self._source is None:
             return await self.get(id)
         try:
-            return _decoded(await self._sender.promise_register_listener(id, self._source.unicast()))
+            return decoded(await self._sender.promise_register_listener(id, self._source.unicast()))
         except ServerError as exc:
             if exc.code == _NOT_FOUND:
                 return None
             raise
 
 
-def _create_request(  # noqa: PLR0913 - one argument per field of the request
+def _create_request(
     id: str, parent: str, param: Any, timeout_at: int, tags: dict[str, str], *, settled: bool
 ) -> PromiseCreateReq:
     every = {
-        "resonate:scope": "global" if tags else "local",
+        "resonate:scope": "global" if len(tags) > 1 else "local",
         "resonate:branch": id,
         "resonate:parent": parent,
         "resonate:origin": origin_of(id),
@@ -165,7 +204,7 @@ class Attempt:
     """
 
     def __init__(self, context: Context, promises: Promises) -> None:
-        state = context._state  # noqa: SLF001 - this module is the adapter
+        state = context._state
         effects = state.effects
         if not isinstance(effects, ResonateEffects):
             msg = f"unexpected effects of the SDK: {type(effects).__name__}"
@@ -226,6 +265,7 @@ class Attempt:
     async def create(
         self,
         id: str,
+        kind: str,
         param: Any,
         *,
         parent: str | None = None,
@@ -239,7 +279,7 @@ class Attempt:
         that time (ms since 1970). ``settled``: born resolved, in one write. Raises AttemptLost.
         """
         self._check()
-        tags: dict[str, str] = {}
+        tags = {KIND: kind}
         timeout_at = self.timeout_at
         if external:
             tags["resonate:external"] = "true"
@@ -253,7 +293,7 @@ class Attempt:
         request = _create_request(id, parent or self.id, param, timeout_at, tags, settled=settled)
         with self._fatal():
             reply = await self._sender.task_fence_create(self.id, self.version, request)
-            return _decoded(reply.promise)
+            return decoded(reply.promise)
 
     async def settle(self, id: str, value: Any, *, state: Literal["resolved", "rejected"] = "resolved") -> Promise:
         """Settle a promise under the lease; returns what is recorded, which may be somebody else's outcome."""
@@ -261,7 +301,7 @@ class Attempt:
         request = PromiseSettleReq(id=id, state=state, value=_CODEC.encode(value))
         with self._fatal():
             reply = await self._sender.task_fence_settle(self.id, self.version, request)
-            return _decoded(reply.promise)
+            return decoded(reply.promise)
 
     def suspend(self, waiting: Iterable[str]) -> NoReturn:
         """Leave until one of these promises (external ones or timers) settles; does not return."""

@@ -52,7 +52,7 @@ async def state_identity(promises: Promises) -> str:
     found = await promises.get(STATE_ID)
     if found is None:
         param = {"id": secrets.token_hex(16), "format": FORMAT}
-        found = await promises.create(STATE_ID, param, timeout_at=now_ms() + FOREVER_MS)
+        found = await promises.create(STATE_ID, "state", param, timeout_at=now_ms() + FOREVER_MS)
     param = found.param
     if not isinstance(param, dict) or not isinstance(param.get("id"), str):
         msg = f"the promise {STATE_ID} is not ours: this store is used by something else"
@@ -109,7 +109,7 @@ async def ensure_session(
         wanted = wanted.model_copy(update={"nonce": secrets.token_hex(8)})
         version = head.version + 1 if head else 0
         made = await promises.create(
-            settings_id(session, version), wanted.model_dump(mode="json"), timeout_at=now_ms() + FOREVER_MS
+            settings_id(session, version), "settings", wanted.model_dump(mode="json"), timeout_at=now_ms() + FOREVER_MS
         )
         if _settings(made).nonce == wanted.nonce:
             return Head(wanted, version, head.created_at if head else made.created_at)

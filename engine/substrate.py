@@ -5,6 +5,7 @@ The only place that knows which kinds of store there are.
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import uuid
 from contextlib import suppress
@@ -19,11 +20,11 @@ from resonate.resonate import Resonate
 from resonate.retry import Never
 
 from .blobs import FolderBlobs
-from .durable import Promises, watch
+from .durable import Promises, decoded, watch
 from .errors import StateUnusable
 from .sessions import state_identity
 from .state import StateFolder
-from .store import SqliteConnection, StoreError
+from .store import SqliteConnection
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from .durable import Promise
 
 __all__ = ["Substrate"]
+
+#: How often a client asks a remote store for news: output is followed live within this (s).
+REMOTE_POLL = 0.05
 
 
 @dataclass
@@ -50,33 +54,47 @@ class Substrate:
     _promises: Promises | None = None
 
     @classmethod
-    def embedded(cls, state: str | Path, *, group: str = "default", create: bool = True) -> Substrate:
-        """Open a state folder on this machine. Raises the StateUnusable family and the store's errors on ``start``."""
+    def embedded(
+        cls, state: str | Path, *, group: str = "default", create: bool = True, working: bool = True
+    ) -> Substrate:
+        """Open a state folder on this machine. Raises the StateUnusable family and the store's errors on ``start``.
+
+        A process that only asks (not ``working``) listens in a group of its own, so that no work is offered to it.
+        """
         folder = StateFolder.open(state, create=create)
         pid = _pid()
-        connection = SqliteConnection(folder.database, pid=pid, group=group)
+        connection = SqliteConnection(folder.database, pid=pid, group=_listening(group, working=working))
         return cls(folder, FolderBlobs(folder.blobs), connection, connection, group, pid)
 
     @classmethod
-    def remote(cls, url: str, *, folder: str | Path, blobs: str | Path | None = None, group: str = "default") -> Substrate:
+    def remote(
+        cls,
+        url: str,
+        *,
+        folder: str | Path,
+        blobs: str | Path | None = None,
+        group: str = "default",
+        working: bool = True,
+    ) -> Substrate:
         """Use a Resonate server (``http://``) or Resonate on Postgres (``postgresql://``).
 
         ``folder`` is this process's own; ``blobs`` a folder that every worker and client shares.
         """
         own = StateFolder.open(folder)
         pid = _pid()
+        listening = _listening(group, working=working)
         network: Any
         source: Any
         if url.startswith(("postgresql://", "postgres://", "host=")):
             try:
-                from resonate_pg import PostgresConnection  # noqa: PLC0415 - an extra
+                from resonate_pg import PostgresConnection
             except ImportError:
                 msg = "Postgres needs an extra: install 'perdure[postgres]'"
                 raise StateUnusable(msg) from None
-            network = source = PostgresConnection(url, pid=pid, group=group)
+            network = source = PostgresConnection(url, pid=pid, group=listening)
         elif url.startswith(("http://", "https://")):
             network = HttpConnection(url=url, auth=None)
-            source = SSEConnection(url=url, pid=pid, group=group, auth=None)
+            source = SSEConnection(url=url, pid=pid, group=listening, auth=None)
         else:
             msg = f"{url!r} names no kind of store: use http://, https:// or postgresql://"
             raise StateUnusable(msg)
@@ -105,10 +123,9 @@ class Substrate:
 
         Raises the store's errors, StateNewer, StateUnusable.
         """
-        source = self.source if functions or _announces(self.source) else None
         resonate = Resonate(
             network=wrap(self.network) if wrap else self.network,
-            sources=[source] if source is not None else [],
+            sources=[self.source],
             group=self.group,
             pid=self.pid,
             ttl=lease,
@@ -121,10 +138,9 @@ class Substrate:
             resonate.register(function, name=name, retry_policy=Never())
         if heartbeat is not None:
             heartbeat.attach(resonate._sender)  # noqa: SLF001 - see durable.py
-        if source is not None:
-            watch(source, self._announce)
+        watch(self.source, self._announce)
         self._resonate = resonate
-        self._promises = Promises(resonate)
+        self._promises = Promises(resonate, self.group)
         try:
             resonate.start()
             self.state_id = await state_identity(self._promises)
@@ -136,6 +152,29 @@ class Substrate:
         for callback in list(self._settled):
             callback(promise)
 
+    async def scan(self, prefix: str) -> list[Promise] | None:
+        """Return every promise whose id begins so, or None where the store cannot list them."""
+        if not isinstance(self.network, SqliteConnection):
+            return None
+        found: list[Promise] = []
+        while True:
+            page = await self.network.scan(prefix, after=found[-1].id if found else None)
+            if not page:
+                return found
+            found += [decoded(record) for record in page]
+
+    async def changed(self, timeout: float, since: int | None = None) -> int:
+        """Wait until something may have changed, at most ``timeout`` seconds; returns what to pass next time."""
+        if isinstance(self.network, SqliteConnection):
+            return await self.network.changed(timeout, since)
+        await asyncio.sleep(min(timeout, REMOTE_POLL))
+        return 0
+
+    @property
+    def generation(self) -> int:
+        """What to pass to ``changed`` to miss nothing that comes after now."""
+        return self.network.generation if isinstance(self.network, SqliteConnection) else 0
+
     async def stop(self) -> None:
         """Close everything; what runs is expected to have been stopped before."""
         resonate, self._resonate = self._resonate, None
@@ -144,13 +183,9 @@ class Substrate:
                 await resonate.stop()
 
 
-def _announces(source: Any) -> bool:
-    return source is not None
+def _listening(group: str, *, working: bool) -> str:
+    return group if working else f"{group}-asking"
 
 
 def _pid() -> str:
     return f"{socket.gethostname().partition('.')[0]}-{uuid.uuid4().hex[:12]}"
-
-
-#: What a store raises when it cannot be used; a ConnectorError, so that the SDK gives tasks back.
-StoreProblem = StoreError

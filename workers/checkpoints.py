@@ -45,7 +45,7 @@ class Manifest(BaseModel):
     workspace: dict[str, Any]
 
 
-async def save(  # noqa: PLR0913 - what a checkpoint is made of
+async def save(
     previous: Manifest | None,
     image: bytes,
     names: Sequence[Mapping[str, Any]],

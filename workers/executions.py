@@ -17,16 +17,19 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from pydantic import ValidationError
 
+from perdure.capabilities.errors import UnknownGrant
 from perdure.capabilities.registry import intersect
 from perdure.engine.durable import Attempt, AttemptLost, now_ms
 from perdure.engine.errors import InvalidName, PerdureError
 from perdure.engine.ids import cancel_id, death_id, parse_execution, record_id, step_id
 from perdure.engine.journal import Journal, JournalDamaged
-from perdure.engine.records import ErrorInfo, NameReport, Result, Timings
+from perdure.engine.records import ErrorInfo, Result, Timings
+from perdure.engine.refs import stored_raw
 from perdure.engine.sessions import Base, base_of, ensure_session
 from perdure.engine.settings import Submission
 
 from .checkpoints import Manifest, load_image, restore_workspace, save
+from .confine.errors import SandboxUnavailable
 from .guests import Guest, GuestDied, GuestFailed, WorkspaceLock, WorkspaceTaken
 from .handlers import Handlers, Scope
 from .launching import guest_config
@@ -162,9 +165,13 @@ class Executions:
             msg = f"the submission builds on {submission.base!r}, but execution {id.n} follows {before!r}"
             raise Refused("BadSubmission", msg)
         head = await ensure_session(promises, id.session)
-        self._services.require(head.settings.isolation)
         allowed = head.settings.grants
         grants = tuple(allowed if submission.grants is None else intersect(submission.grants, allowed))
+        try:
+            await self._services.require(head.settings.isolation)
+            self._services.describe(grants)
+        except (UnknownGrant, SandboxUnavailable) as exc:
+            raise Refused(type(exc).__name__, str(exc)) from None
         return _Job(id, submission, head, base, grants)
 
     async def _take_over(self, attempt: Attempt, job: _Job) -> _Live:
@@ -200,10 +207,12 @@ class Executions:
         deaths = await self._deaths(attempt)
         parked = await self._services.pool.take_parked(job.id.session, attempt.id, attempt.version)
         run = parked.run if parked else None
+        if run is not None:
+            run.handlers = live.handlers
         step = 0
         while True:
             if run is None:
-                settled = await attempt.create(step_id(attempt.id, step), {"step": step, "at": now_ms()})
+                settled = await attempt.create(step_id(attempt.id, step), "step", {"step": step, "at": now_ms()})
                 if settled.settled and settled.value.get("result"):
                     return Result.model_validate(settled.value["result"])
                 try:
@@ -247,10 +256,9 @@ class Executions:
                 return await self._failed(attempt, job, run.step, run, "diverged", error=error)
             case Resting(waiting, _):
                 if live.cancelled:
-                    await run.guest.kill("cancelled while it waited")
                     raise GuestDied(await run.guest.kill("cancelled while it waited"))
-                await self._services.pool.park(job.id.session, Parked(run, attempt.version, 0))
-                cancel = await attempt.create(cancel_id(attempt.id), {"at": now_ms()}, external=True)
+                await self._services.pool.park(job.id.session, Parked(run, attempt.version))
+                cancel = await attempt.create(cancel_id(attempt.id), "cancel", {"at": now_ms()}, external=True)
                 if cancel.settled:
                     live.cancelled = True
                     await self._services.pool.drop(job.id.session, "cancelled while it waited")
@@ -262,14 +270,18 @@ class Executions:
     async def _launch(self, attempt: Attempt, job: _Job, live: _Live, step: int) -> Run:
         services = self._services
         session = job.id.session
+        submission = job.submission
         records = await self._records(attempt, step)
         journal = Journal.read(records)
-        guest = await services.pool.take_idle(session, job.base.step) if not records else None
+        guest = None
+        if not records and not submission.files:
+            guest = await services.pool.take_idle(session, job.base.step, job.head.version)
+        kept = guest is not None
         if guest is None:
             await services.pool.drop(session, "its execution starts from a checkpoint")
             guest = await self._fresh(job)
         run = Run(guest, attempt.id, step, journal, live.handlers, services.blobs, services.identity)
-        submission = job.submission
+        run.kept = kept
         await run.execute(
             {
                 "t": "execute",
@@ -279,7 +291,7 @@ class Executions:
                 "argv": list(submission.argv),
                 "flags": submission.flags,
                 "step": step,
-                "grants": [c.describe() for grant in job.grants for c in services.registry.resolve(grant)],
+                "grants": services.describe(job.grants),
             }
         )
         return run
@@ -345,22 +357,20 @@ class Executions:
                 "left": tuple(done.left),
                 "notes": (*self._notes(run), *done.notes, *notes),
                 "checkpoint": step_id(attempt.id, run.step),
-                "timings": Timings(
-                    total=time.monotonic() - started, ran=run.ran, checkpoint=time.monotonic() - begun
-                ),
+                "timings": Timings(total=time.monotonic() - started, ran=run.ran, checkpoint=time.monotonic() - begun),
             }
         )
         await self._settle_step(attempt, run.step, run, result, manifest)
-        await services.pool.rest(job.id.session, Idle(run.guest, step_id(attempt.id, run.step)))
+        await services.pool.rest(job.id.session, Idle(run.guest, step_id(attempt.id, run.step), job.head.version))
         return result
 
     async def _value(self, run: Run, done: Done) -> Any:
         if done.value_stream is not None:
             raw = run.guest.link.take(done.value_stream)
-            return {"$ref": await self._services.blobs.put(raw), "size": len(raw)}
+            return await stored_raw(self._services.blobs, raw)
         return done.value
 
-    async def _failed(  # noqa: PLR0913 - the parts of a result
+    async def _failed(
         self,
         attempt: Attempt,
         job: _Job,
@@ -404,6 +414,7 @@ class Executions:
             writes=run.writes if run else 0,
             characters=run.characters if run else 0,
             replayed=run.replayed if run else 0,
+            kept_guest=run.kept if run else False,
         )
 
     def _notes(self, run: Run) -> tuple[str, ...]:
@@ -426,7 +437,7 @@ class Executions:
         """Record a guest's death; True if it is poison: too many in a row with nothing newly recorded between them."""
         index = len(await self._records(attempt, step))
         param = {"at": now_ms(), "how": str(died), "step": step, "records": index}
-        await attempt.create(death_id(attempt.id, len(deaths)), param, settled=True)
+        await attempt.create(death_id(attempt.id, len(deaths)), "death", param, settled=True)
         deaths = [*deaths, param]
         row = [death for death in deaths if (death["step"], death["records"]) == (step, index)]
         log.warning("guest.died", execution=attempt.id, how=str(died), deaths=len(row))
@@ -436,7 +447,7 @@ class Executions:
         """Look out for a request to cancel, and for the execution being settled by others."""
         await asyncio.sleep(WATCH_AFTER)
         try:
-            cancel = await attempt.create(cancel_id(attempt.id), {"at": now_ms()}, external=True)
+            cancel = await attempt.create(cancel_id(attempt.id), "cancel", {"at": now_ms()}, external=True)
             heard = await attempt.listen(cancel.id)
             if heard is not None and heard.settled:
                 await self.heard(heard)

@@ -24,8 +24,6 @@ from perdure.capabilities.errors import (
     as_call_error,
 )
 
-from .identity import known_dead
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
 
@@ -135,7 +133,9 @@ class Handlers:
             except UnknownCapability:
                 pass
             else:
-                msg = f"{request.name} is not granted to this execution; grant it when the session or the run is started"
+                msg = (
+                    f"{request.name} is not granted to this execution; grant it when the session or the run is started"
+                )
                 raise CapabilityNotGranted(msg)
         capability = self._registry.get(request.name)
         arguments = values.decode(request.data)
@@ -166,7 +166,9 @@ class Handlers:
             running.outcome.set_result(outcome)
 
     def _key(self, request: Request) -> str:
-        return policy.idempotency_key(self.scope.state, self.scope.incarnation, f"{self.scope.execution}!{request.path}")
+        return policy.idempotency_key(
+            self.scope.state, self.scope.incarnation, f"{self.scope.execution}!{request.path}"
+        )
 
     async def _call(self, function: Any, bound: BoundCall, request: Request, retry: int) -> Any:
         capability = bound.capability

@@ -136,7 +136,9 @@ class LeaseKeeper:
     async def _beat(self, origin: str) -> None:
         if self._sender is None:
             return
-        leases = {task: lease for task, lease in self._leases.items() if origin_of(task) == origin and not lease.expired}
+        leases = {
+            task: lease for task, lease in self._leases.items() if origin_of(task) == origin and not lease.expired
+        }
         if not leases:
             return
         sent = self._clock()

@@ -27,15 +27,15 @@ class Parked:
 
     run: Run
     version: int
-    deaths: int
 
 
 @dataclass(frozen=True, slots=True)
 class Idle:
-    """A guest between executions, and the step whose checkpoint its namespace is."""
+    """A guest between executions, the step whose checkpoint its namespace is, and the settings it was started with."""
 
     guest: Guest
     checkpoint: str
+    settings: int
 
 
 class Pool:
@@ -72,12 +72,12 @@ class Pool:
                 await kept.run.guest.kill("its attempt was succeeded by another")
         return None
 
-    async def take_idle(self, session: str, checkpoint: str | None) -> Guest | None:
+    async def take_idle(self, session: str, checkpoint: str | None, settings: int) -> Guest | None:
         """Return the session's guest if its namespace is this checkpoint; kill it otherwise."""
         kept = self._kept.pop(session, None)
         if kept is None:
             return None
-        if isinstance(kept, Idle) and kept.checkpoint == checkpoint and kept.guest.alive:
+        if isinstance(kept, Idle) and (kept.checkpoint, kept.settings) == (checkpoint, settings) and kept.guest.alive:
             return kept.guest
         await _guest(kept).kill("its session went on elsewhere")
         return None

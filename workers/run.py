@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import time
 from collections import deque
 from dataclasses import dataclass, field
@@ -22,9 +23,10 @@ from typing import TYPE_CHECKING, Any
 from blake3 import blake3
 
 from perdure.capabilities import values
-from perdure.engine.durable import AttemptLost, now_ms
+from perdure.engine.durable import now_ms
 from perdure.engine.ids import record_id, step_id
 from perdure.engine.journal import CallRecord, Divergence, Journal, Request, outcome_of
+from perdure.engine.refs import INLINE_LIMIT, fetched, stored
 
 from .guests import GuestDied
 from .link import LinkClosed
@@ -40,10 +42,8 @@ if TYPE_CHECKING:
     from .handlers import Handlers, Running
     from .messages import Entered, FromGuest
 
-__all__ = ["INLINE_LIMIT", "Diverging", "Ended", "Resting", "Run"]
+__all__ = ["Diverging", "Ended", "Resting", "Run"]
 
-#: Values up to this many bytes (encoded) are kept in their record, larger ones as blobs (DESIGN, Values).
-INLINE_LIMIT = 256 * 1024
 #: Output waits this long for more, so that a loop of prints makes few records and is still seen live (s).
 OUTPUT_DELAY = 0.015
 #: A record of output holds about this many characters at the most.
@@ -114,8 +114,15 @@ class _Flush:
 class Run:
     """Drives one guest through one step of one execution; survives suspension while its guest is parked."""
 
-    def __init__(  # noqa: PLR0913 - what a run is made of
-        self, guest: Guest, execution: str, step: int, journal: Journal, handlers: Handlers, blobs: BlobStore, worker: str
+    def __init__(
+        self,
+        guest: Guest,
+        execution: str,
+        step: int,
+        journal: Journal,
+        handlers: Handlers,
+        blobs: BlobStore,
+        worker: str,
     ) -> None:
         self.guest = guest
         self.execution = execution
@@ -147,14 +154,29 @@ class Run:
         self._tasks: set[asyncio.Task[None]] = set()
         self._end: asyncio.Future[End] | None = None
         self._suspending = False
+        self.cancelled = False
+        self.kept = False
         self._deadlines = dict(journal.timers)
         self._timer = journal.wake
+
+    async def cancel(self) -> None:
+        """Ask the code to stop: a signal reaches Python code and awaits; the caller's patience does the rest."""
+        self.cancelled = True
+        try:
+            await self.guest.link.send({"t": "cancel"})
+        except LinkClosed:
+            return
+        self.guest.signal(signal.SIGUSR1)
 
     # -- driving ----------------------------------------------------------------
 
     async def execute(self, message: dict[str, Any]) -> None:
         """Tell the guest what to run, with the recorded deliveries of the step, values fetched from where they are."""
-        replay = {"deliveries": await self._recorded(), "timers": self._seconds_left(), "consumed": self.journal.consumed}
+        replay = {
+            "deliveries": await self._recorded(),
+            "timers": self._seconds_left(),
+            "consumed": self.journal.consumed,
+        }
         data = json.dumps(replay, separators=(",", ":")).encode()
         if len(data) > INLINE_LIMIT:
             message["replay_stream"] = await self.guest.link.send_stream(data)
@@ -347,7 +369,7 @@ class Run:
 
     async def _ended(self, done: Done) -> None:
         divergence = self.journal.rested(self._held[0] if self._held else None, "ended")
-        if divergence is not None:
+        if divergence is not None and not self.cancelled:
             self._finish(Diverging(divergence))
             return
         # What still runs has an effect outside; its outcome is recorded though the code did not wait for it.
@@ -357,7 +379,8 @@ class Run:
         await self._flushed()
         for path, id in self.waiting.items():
             await self._attempt.settle(
-                id, {"type": "CallCancelled", "message": "the code ended without waiting for the answer", "data": path},
+                id,
+                {"type": "CallCancelled", "message": "the code ended without waiting for the answer", "data": path},
                 state="rejected",
             )
         self._finish(Ended(done))
@@ -414,7 +437,7 @@ class Run:
         if count:
             param["entered"] = {"at": self.journal.consumed - count, "items": self._unrecorded[:count]}
         id = record_id(self.execution, self.step, self.journal.next_index)
-        promise = await self._attempt.create(id, param, parent=step_id(self.execution, self.step), **how)
+        promise = await self._attempt.create(id, param["kind"], param, parent=step_id(self.execution, self.step), **how)
         self.journal.next_index += 1
         del self._unrecorded[:count]
         return promise
@@ -424,7 +447,7 @@ class Run:
             "kind": "call",
             "path": request.path,
             "name": request.name,
-            "args": await self._stored(request.data),
+            "args": await stored(self.blobs, request.data),
             "print": request.print,
             "line": request.line,
             "effect": effect,
@@ -474,7 +497,7 @@ class Run:
         if "error" in outcome:
             message["error"] = outcome["error"]
         else:
-            data = await self._fetched(outcome["value"])
+            data = await fetched(self.blobs, outcome["value"])
             raw = json.dumps(data, separators=(",", ":")).encode()
             if len(raw) > INLINE_LIMIT:
                 message["value_stream"] = await self.guest.link.send_stream(raw)
@@ -576,20 +599,10 @@ class Run:
 
     # -- values ----------------------------------------------------------------------------
 
-    async def _stored(self, data: Any) -> Any:
-        """Return encoded data as a record holds it: itself, or the reference to a blob."""
-        raw = json.dumps(data, separators=(",", ":")).encode()
-        if len(raw) <= INLINE_LIMIT:
-            return data
-        return {"$ref": await self.blobs.put(raw), "size": len(raw)}
-
     async def _stored_outcome(self, outcome: dict[str, Any]) -> dict[str, Any]:
         if "value" in outcome:
-            return {"value": await self._stored(outcome["value"])}
+            return {"value": await stored(self.blobs, outcome["value"])}
         return outcome
-
-    async def _fetched(self, data: Any) -> Any:
-        return await fetched(self.blobs, data)
 
     async def _recorded(self) -> list[list[Any]]:
         """Return the recorded deliveries as the guest gets them: replies with their outcomes."""
@@ -601,7 +614,7 @@ class Run:
             outcome = self.journal.calls[item[1]].outcome
             assert outcome is not None  # noqa: S101 - Journal.read checked it
             if "value" in outcome:
-                outcome = {"value": await self._fetched(outcome["value"])}
+                outcome = {"value": await fetched(self.blobs, outcome["value"])}
             deliveries.append([*item, outcome])
         return deliveries
 
@@ -642,10 +655,3 @@ class Run:
 def fingerprint(name: str, data: Any) -> str:
     """Return the fingerprint of a request: 32 hexadecimal digits over its name and canonical arguments."""
     return blake3(name.encode() + b"\0" + values.fingerprint_bytes(data)).hexdigest(16)
-
-
-async def fetched(blobs: BlobStore, data: Any) -> Any:
-    """Return encoded data with a top-level reference resolved."""
-    if isinstance(data, dict) and isinstance(data.get("$ref"), str) and data.keys() <= {"$ref", "size"}:
-        return json.loads(await blobs.get(data["$ref"]))
-    return data

@@ -4,35 +4,45 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from perdure.capabilities import standard
 from perdure.capabilities.registry import Registry
 from perdure.engine.settings import WorkerSettings
 from perdure.engine.substrate import Substrate
 
-from .confine import policy as confinement
 from .confine import probe
+from .confine.interpreter import inspect_interpreter
+from .confine.policy import IsolationLevel, Limits, Readable, readable_paths, strict_policy, unconfined_policy
 from .executions import Executions
+from .guest import launch
+from .guests import LOCK
 from .identity import own_identity
 from .leases import LeaseKeeper, TimedNetwork
 from .pool import Pool
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from pathlib import Path
 
+    from perdure.capabilities.registry import Grant
     from perdure.engine.blobs import BlobStore
     from perdure.engine.durable import Promise, Promises
     from perdure.engine.settings import SessionSettings
 
-__all__ = ["Services", "Worker", "serve"]
+__all__ = ["Services", "Worker", "serve", "standard_registry"]
 
 log = structlog.get_logger()
+
+#: Mappings are not memory: libraries reserve far more than they touch.
+MIN_ADDRESS_SPACE = 32 << 30
 
 
 @dataclass
@@ -45,6 +55,8 @@ class Services:
     leases: LeaseKeeper
     pool: Pool
     identity: str
+    _readable: Readable | None = None
+    _given: set[str] = field(default_factory=set)
 
     @property
     def promises(self) -> Promises:
@@ -78,13 +90,40 @@ class Services:
         """Return what a guest is told of its grants."""
         return [capability.describe() for capability in self.registry.resolve_all(grants).values()]
 
-    def require(self, level: str) -> None:
-        """Refuse a level of isolation that this machine does not give. Raises SandboxUnavailable."""
-        probe.require(level)
+    async def require(self, level: str) -> None:
+        """Refuse a level of isolation that this machine does not give; found out once. Raises SandboxUnavailable."""
+        if level not in self._given:
+            await asyncio.to_thread(probe.require, IsolationLevel(level))
+            self._given.add(level)
+
+    async def prepare(self) -> None:
+        """Find out what guests may read: the interpreter and its packages."""
+        interpreter = await asyncio.to_thread(inspect_interpreter, Path(sys.executable))
+        self._readable = await asyncio.to_thread(
+            readable_paths, interpreter, private=[self.substrate.folder.root], also_readable=launch.needed_files()
+        )
 
     def policy(self, settings: SessionSettings, workspace: Path) -> dict[str, Any]:
-        """Return the isolation a session's guest is put under."""
-        raise NotImplementedError
+        """Return the isolation that a session's guest puts itself under."""
+        assert self._readable is not None, "prepare was not called"  # noqa: S101
+        limits = Limits(
+            memory=settings.limits.memory_bytes,
+            address_space=max(4 * settings.limits.memory_bytes, MIN_ADDRESS_SPACE),
+            cpu_seconds=settings.limits.cpu_seconds,
+            file_size=settings.limits.file_bytes,
+        )
+        if settings.isolation == IsolationLevel.STRICT:
+            policy = strict_policy(self._readable, [workspace], limits=limits, parent=os.getpid())
+        else:
+            policy = unconfined_policy(limits=limits, parent=os.getpid())
+        return replace(policy, keep_fds=(*policy.keep_fds, LOCK)).to_wire()
+
+
+def standard_registry(extra: Iterable[Grant] = ()) -> Registry:
+    """Return a registry of the standard capabilities and of what ``extra`` names. Raises UnknownGrant."""
+    registry = Registry(standard())
+    registry.resolve_all(extra)
+    return registry
 
 
 class Worker:
@@ -95,12 +134,13 @@ class Worker:
         self._settings = settings or WorkerSettings(group=substrate.group)
         self._leases = LeaseKeeper(substrate.pid, self._settings.lease_seconds, self._settings.lease_margin_seconds)
         self._pool = Pool(self._settings.kept_guests)
-        services = Services(substrate, registry, self._settings, self._leases, self._pool, own_identity())
-        self._executions = Executions(services)
+        self._services = Services(substrate, registry, self._settings, self._leases, self._pool, own_identity())
+        self._executions = Executions(self._services)
         self._heard: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Open the substrate and begin to take executions."""
+        await self._services.prepare()
         self._substrate.on_settled(self._hear)
         await self._substrate.start(
             functions={"execute": self._executions.execute},
@@ -122,11 +162,9 @@ class Worker:
         await self._substrate.stop()
 
 
-async def serve(substrate: Substrate, grants: Iterable[Any] = (), settings: WorkerSettings | None = None) -> None:
+async def serve(substrate: Substrate, grants: Iterable[Grant] = (), settings: WorkerSettings | None = None) -> None:
     """Run a worker until SIGTERM or SIGINT; ``grants`` make capabilities known beyond the standard ones."""
-    registry = standard_registry()
-    registry.resolve_all(grants)
-    worker = Worker(substrate, registry, settings)
+    worker = Worker(substrate, standard_registry(grants), settings)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -1,0 +1,429 @@
+"""The client: sessions, executions, answers. What it was told is durable when a call returns."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import importlib
+import secrets
+from typing import TYPE_CHECKING, Any, Self
+
+from pydantic import ValidationError
+
+from perdure.capabilities.base import Capability
+from perdure.capabilities.values import decode, encode
+
+from .durable import now_ms
+from .errors import (
+    AlreadySettled,
+    BadSubmission,
+    ExecutionNotFound,
+    PromiseNotFound,
+    SessionBusy,
+    SessionNotFound,
+    SettingsRefused,
+)
+from .files import gather_files
+from .following import follow as follow_events
+from .following import result_of, state_of
+from .ids import cancel_id, execution_id, parse_execution, parse_record, session_name
+from .inspection import shown_call, tree_of
+from .records import ExecutionInfo, NameReport, PendingCall, Result, SessionInfo, TreeNode
+from .refs import fetched
+from .sessions import base_of, ensure_session, find_head, read_settings
+from .settings import EXECUTION_TIMEOUT_MS, MAX_CODE, Limits, Submission
+from .substrate import Substrate
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable, Sequence
+    from pathlib import Path
+
+    from perdure.capabilities.registry import Grant
+
+    from .durable import Promise
+    from .records import Event
+
+__all__ = ["Client", "Execution", "Session"]
+
+#: The worker is found by name: this layer may not know the one above it.
+WORKER_MODULE = "perdure.workers.service"
+#: Between two looks at a session that somebody else holds (s).
+BUSY_POLL = 0.1
+
+
+class Client:
+    """Opens a state and talks to it; an async context manager.
+
+    >>> async with Client.open("state") as client:  # doctest: +SKIP
+    ...     session = await client.session("analysis", grants=["http", "ask"])
+    ...     execution = await session.submit("1 + 1")
+    ...     print((await execution.result()).value)
+    """
+
+    def __init__(
+        self, substrate: Substrate, *, worker: bool, capabilities: Iterable[Grant] = (), settings: Any = None
+    ) -> None:
+        self.substrate = substrate
+        self._capabilities = list(capabilities)
+        self._with_worker = worker
+        self._settings = settings
+        self._worker: Any = None
+        self._registry: Any = None
+
+    @classmethod
+    def open(
+        cls,
+        state: str | Path = ".perdure",
+        *,
+        worker: bool = True,
+        capabilities: Iterable[Grant] = (),
+        create: bool = True,
+        settings: Any = None,
+    ) -> Client:
+        """Use a state folder on this machine, with a worker in this process unless ``worker`` is False.
+
+        ``capabilities`` makes your own known (Capability objects or ``module:attr``); ``settings`` is a WorkerSettings.
+        Entering it raises StateNotFound, StateNewer, StateUnusable or the store's own errors.
+        """
+        return cls(
+            Substrate.embedded(state, create=create, working=worker),
+            worker=worker,
+            capabilities=capabilities,
+            settings=settings,
+        )
+
+    @classmethod
+    def connect(
+        cls,
+        url: str,
+        *,
+        folder: str | Path = ".perdure",
+        blobs: str | Path | None = None,
+        group: str = "default",
+        worker: bool = False,
+        capabilities: Iterable[Grant] = (),
+        settings: Any = None,
+    ) -> Client:
+        """Use a Resonate server (``http://...``) or Resonate on Postgres (``postgresql://...``).
+
+        ``blobs`` is the folder of large values that every worker and client of the fleet shares.
+        """
+        substrate = Substrate.remote(url, folder=folder, blobs=blobs, group=group, working=worker)
+        return cls(substrate, worker=worker, capabilities=capabilities, settings=settings)
+
+    async def __aenter__(self) -> Self:
+        service = importlib.import_module(WORKER_MODULE)
+        self._registry = service.standard_registry(self._capabilities)
+        if self._with_worker:
+            self._worker = service.Worker(self.substrate, self._registry, self._settings)
+            await self._worker.start()
+        else:
+            await self.substrate.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._worker is not None:
+            await self._worker.stop()
+        else:
+            await self.substrate.stop()
+
+    # -- sessions ---------------------------------------------------------------------
+
+    async def session(
+        self,
+        name: str,
+        *,
+        grants: Sequence[Grant] | None = None,
+        isolation: str | None = None,
+        limits: Limits | None = None,
+        create: bool = True,
+    ) -> Session:
+        """Return a session, made if it is new; grants, isolation and limits that are given replace what it has.
+
+        Raises InvalidName, SessionNotFound (with ``create=False``), SettingsRefused, UnknownGrant.
+        """
+        session_name(name)
+        names: list[str] | None = None
+        if grants is not None:
+            names = []
+            for grant in grants:
+                self._registry.resolve(grant)
+                names.append(grant.name if isinstance(grant, Capability) else grant)
+        if not create and await read_settings(self.substrate.promises, name) is None:
+            msg = f"there is no session {name!r}: 'perdure sessions' lists those there are"
+            raise SessionNotFound(msg)
+        try:
+            await ensure_session(self.substrate.promises, name, grants=names, isolation=isolation, limits=limits)
+        except ValidationError as exc:
+            first = exc.errors(include_url=False, include_input=False)[0]
+            msg = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+            raise SettingsRefused(msg) from None
+        return Session(self, name)
+
+    async def sessions(self) -> list[SessionInfo]:
+        """Return every session, by name. Raises NotImplementedError on a store that cannot search."""
+        found = await self.substrate.promises.search("settings")
+        names = sorted({promise.id.partition(":")[0] for promise in found})
+        return [await Session(self, name).info() for name in names]
+
+    # -- executions --------------------------------------------------------------------
+
+    def execution(self, id: str) -> Execution:
+        """Return a handle on an execution, whether or not it exists. Raises InvalidName."""
+        parse_execution(id)
+        return Execution(self, id)
+
+    async def executions(self, session: str | None = None, limit: int = 100) -> list[ExecutionInfo]:
+        """Return the newest executions (of a session, or of all), newest first."""
+        if session is None:
+            names = [info.name for info in await self.sessions()]
+        else:
+            names = [session_name(session)]
+        infos: list[ExecutionInfo] = []
+        for name in names:
+            last, _ = await find_head(self.substrate.promises, name)
+            for n in range(last, max(0, last - limit), -1):
+                infos.append(await Execution(self, execution_id(name, n)).info())
+        infos.sort(key=lambda info: info.created_at, reverse=True)
+        return infos[:limit]
+
+    # -- answers ---------------------------------------------------------------------------
+
+    async def pending(self, execution: str | None = None) -> list[PendingCall]:
+        """Return the calls that wait for somebody, oldest first."""
+        if execution is not None:
+            tree = await tree_of(self.substrate, execution)
+            ids = [record.id for step in tree.children for record in step.children if record.kind == "call"]
+            found = [promise for id in ids if (promise := await self.substrate.promises.get(id))]
+        else:
+            found = await self.substrate.promises.search("call", pending=True)
+        waiting = [
+            PendingCall(
+                id=promise.id,
+                name=promise.param["name"],
+                args=promise.param["args"],
+                prompt=_prompt(promise.param),
+                asked_at=promise.param["at"],
+            )
+            for promise in found
+            if not promise.settled and promise.param.get("effect") == "external"
+        ]
+        return sorted(waiting, key=lambda call: (call.asked_at, call.id))
+
+    async def answer(self, call_id: str, value: object) -> None:
+        """Settle a pending call with plain data; the code goes on with it, now or when a worker is there.
+
+        Raises InvalidName, PromiseNotFound, AlreadySettled, BadAnswer, NotPlain.
+        """
+        promise = await self._open_call(call_id)
+        capability = self._known(promise.param["name"])
+        if capability is not None and capability.answer is not None:
+            data = await fetched(self.substrate.blobs, promise.param["args"])
+            arguments = decode(data)
+            bound = capability.bind(arguments.get("args", ()), arguments.get("kwargs", {}))
+            value = capability.answer(bound.arguments, value)
+        await self._settle(call_id, encode(value), state="resolved")
+
+    async def fail(self, call_id: str, message: str) -> None:
+        """Reject a pending call: the code gets ``CallFailed`` with this message. Raises as ``answer``."""
+        await self._open_call(call_id)
+        await self._settle(call_id, {"type": "CallFailed", "message": message, "data": None}, state="rejected")
+
+    async def _open_call(self, call_id: str) -> Promise:
+        parse_record(call_id)
+        promise = await self.substrate.promises.get(call_id)
+        if promise is None or promise.param.get("kind") != "call":
+            msg = f"there is no call {call_id}: 'perdure pending' lists those that wait"
+            raise PromiseNotFound(msg)
+        if promise.settled:
+            msg = f"{call_id} was settled already: what was offered now was not recorded"
+            raise AlreadySettled(msg)
+        if promise.param.get("effect") != "external":
+            msg = f"{call_id} is a call of {promise.param['name']}, which its worker answers, not a person"
+            raise PromiseNotFound(msg)
+        return promise
+
+    async def _settle(self, call_id: str, value: Any, *, state: Any) -> None:
+        settled = await self.substrate.promises.settle(call_id, value, state=state)
+        if settled is None or settled.state != state or settled.value != value:
+            msg = f"{call_id} was settled by somebody else at the same time: what was offered now was not recorded"
+            raise AlreadySettled(msg)
+
+    def _known(self, name: str) -> Capability | None:
+        with contextlib.suppress(Exception):
+            found: Capability = self._registry.get(name)
+            return found
+        return None
+
+
+class Session:
+    """A named namespace and workspace."""
+
+    def __init__(self, client: Client, name: str) -> None:
+        self._client = client
+        self.name = name
+        self._last = 0
+
+    def __repr__(self) -> str:
+        return f"Session({self.name!r})"
+
+    async def submit(
+        self,
+        code: str,
+        *,
+        filename: str | None = None,
+        argv: Sequence[str] = (),
+        files: Sequence[str | Path] = (),
+        grants: Sequence[str] | None = None,
+        wait: bool = False,
+    ) -> Execution:
+        """Hand in code; returns once it is durably accepted.
+
+        ``files`` are brought into the workspace. ``wait`` waits while another execution holds the session.
+        Raises BadSubmission, FileRefused, SessionBusy.
+        """
+        check_code(code, filename)
+        substrate = self._client.substrate
+        brought = await gather_files(files, substrate.blobs)
+        nonce = secrets.token_hex(16)
+        while True:
+            last, root = await find_head(substrate.promises, self.name)
+            if root is None or root.settled:
+                submission = Submission(
+                    code=code,
+                    session=self.name,
+                    base=execution_id(self.name, last) if last else None,
+                    filename=filename,
+                    argv=tuple(argv),
+                    grants=tuple(grants) if grants is not None else None,
+                    files=brought,
+                    nonce=nonce,
+                )
+                made = await self._claim(last + 1, submission)
+                if made is not None:
+                    return made
+            if not wait:
+                msg = f"session {self.name!r} is busy with execution {last + (root is None or root.settled)}: wait for it, or cancel it"
+                raise SessionBusy(msg)
+            await substrate.changed(BUSY_POLL)
+
+    async def _claim(self, n: int, submission: Submission) -> Execution | None:
+        id = execution_id(self.name, n)
+        promises = self._client.substrate.promises
+        param = {"func": "execute", "args": [submission.model_dump(mode="json")], "kwargs": {}, "version": 1}
+        made = await promises.create(id, "execution", param, timeout_at=now_ms() + EXECUTION_TIMEOUT_MS, target=True)
+        ours = made.param.get("args", [{}])[0].get("nonce") == submission.nonce
+        return Execution(self._client, id) if ours else None
+
+    async def info(self) -> SessionInfo:
+        """Return what the session is set to and how far it is. Raises SessionNotFound."""
+        promises = self._client.substrate.promises
+        head = await read_settings(promises, self.name)
+        if head is None:
+            msg = f"there is no session {self.name!r}: 'perdure sessions' lists those there are"
+            raise SessionNotFound(msg)
+        last, _ = await find_head(promises, self.name)
+        return SessionInfo(
+            name=self.name,
+            incarnation=head.settings.incarnation,
+            created_at=head.created_at,
+            last=last,
+            grants=head.settings.grants,
+            isolation=head.settings.isolation,
+        )
+
+    async def last(self) -> Execution | None:
+        """Return the session's newest execution, if it has one."""
+        last, _ = await find_head(self._client.substrate.promises, self.name)
+        return Execution(self._client, execution_id(self.name, last)) if last else None
+
+    async def variables(self) -> list[NameReport]:
+        """Return the variables of the session's last checkpoint: what was kept, rebuilt or lost, and why."""
+        promises = self._client.substrate.promises
+        last, root = await find_head(promises, self.name)
+        after = last + 1 if root is None or root.settled else last
+        base = await base_of(promises, self.name, after)
+        if base is None or base.value is None:
+            return []
+        return [NameReport.model_validate(name) for name in base.value["checkpoint"]["names"]]
+
+
+class Execution:
+    """A handle on one execution."""
+
+    def __init__(self, client: Client, id: str) -> None:
+        self._client = client
+        self.id = id
+
+    def __repr__(self) -> str:
+        return f"Execution({self.id!r})"
+
+    async def info(self) -> ExecutionInfo:
+        """Return its state now. Raises ExecutionNotFound."""
+        return await state_of(self._client.substrate, self.id)
+
+    def events(self, from_offset: int = 0, *, follow: bool = True) -> AsyncIterator[Event]:
+        """Yield what was recorded and, unless ``follow`` is False, what comes, until it is settled.
+
+        Output starts at ``from_offset`` (in characters). Raises ExecutionNotFound.
+        """
+        return follow_events(self._client.substrate, self.id, from_offset, on=follow)
+
+    async def result(self) -> Result:
+        """Wait until it is settled, and return how. Raises ExecutionNotFound."""
+        return await result_of(self._client.substrate, self.id)
+
+    async def tree(self) -> TreeNode:
+        """Return its promises. Raises ExecutionNotFound."""
+        return await tree_of(self._client.substrate, self.id)
+
+    async def submission(self) -> dict[str, Any]:
+        """Return what was handed in: code, filename, argv, grants, files. Raises ExecutionNotFound."""
+        root = await self._root()
+        submission: dict[str, Any] = (root.param.get("args") or [{}])[0]
+        return submission
+
+    async def cancel(self) -> None:
+        """Ask, durably, for it to be stopped; its result says how it stopped. Raises ExecutionNotFound, AlreadySettled."""
+        root = await self._root()
+        if root.settled:
+            msg = f"{self.id} has ended already"
+            raise AlreadySettled(msg)
+        promises = self._client.substrate.promises
+        id = cancel_id(self.id)
+        await promises.create(id, "cancel", {"at": now_ms()}, timeout_at=root.timeout_at, external=True)
+        await promises.settle(id, {"at": now_ms()})
+
+    async def _root(self) -> Promise:
+        root = await self._client.substrate.promises.get(self.id)
+        if root is None:
+            msg = f"there is no execution {self.id}: 'perdure ps' lists those there are"
+            raise ExecutionNotFound(msg)
+        return root
+
+
+def check_code(code: str, filename: str | None) -> None:
+    """Raise BadSubmission for code that no worker would run."""
+    if len(code) > MAX_CODE:
+        msg = f"the code has {len(code)} characters, more than {MAX_CODE}: bring data as a file (--with)"
+        raise BadSubmission(msg)
+    try:
+        compile(
+            code, filename or "<code>", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT | ast.PyCF_ONLY_AST, dont_inherit=True
+        )
+    except SyntaxError as exc:
+        where = f"{filename or 'code'}, line {exc.lineno}"
+        msg = f"SyntaxError: {exc.msg} ({where}); nothing was recorded"
+        raise BadSubmission(msg) from None
+    except ValueError as exc:
+        msg = f"the code cannot be compiled: {exc}; nothing was recorded"
+        raise BadSubmission(msg) from None
+
+
+def _prompt(param: dict[str, Any]) -> str:
+    args = param.get("args") or {}
+    if isinstance(args, dict) and args.get("args") and isinstance(args["args"][0], str):
+        return str(args["args"][0])
+    if isinstance(args, dict) and isinstance(args.get("kwargs", {}).get("prompt"), str):
+        return str(args["kwargs"]["prompt"])
+    return shown_call(param)

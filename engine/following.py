@@ -1,0 +1,165 @@
+"""Following an execution from outside: its records as events, its state, its result. Reads only, and listens."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .durable import now_ms
+from .errors import ExecutionNotFound
+from .ids import parse_execution, record_id, step_id
+from .inspection import outputs_of, promises_of, records_from, shown_call
+from .journal import outcome_of
+from .records import CallEvent, ErrorInfo, ExecutionInfo, FinishedEvent, OutputEvent, Result, WaitingEvent
+from .refs import fetched
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from .durable import Promise
+    from .records import Event
+    from .substrate import Substrate
+
+__all__ = ["follow", "result_of", "state_of"]
+
+#: A look at the store although nothing was announced: announcements may be lost (s).
+LOOK_EVERY = 1.0
+#: From the last news on, an execution is asked whether it is suspended (s).
+QUIET = 0.1
+
+
+async def result_of(substrate: Substrate, id: str) -> Result:
+    """Wait until an execution is settled and return its result. Raises ExecutionNotFound."""
+    while True:
+        since = substrate.generation
+        root = await _root(substrate, id)
+        if root.settled:
+            return await read_result(substrate, root)
+        await substrate.changed(LOOK_EVERY, since)
+
+
+async def read_result(substrate: Substrate, root: Promise) -> Result:
+    """Read the result of a settled execution, however it was settled."""
+    if root.state == "resolved" and isinstance(root.value, dict) and "status" in root.value:
+        result = Result.model_validate(root.value)
+        if result.has_value and isinstance(result.data, dict) and "$ref" in result.data:
+            return result.model_copy(update={"data": await fetched(substrate.blobs, result.data)})
+        return result
+    status = "timeout" if root.state == "rejected_timedout" else "cancelled"
+    message = "its deadline passed" if status == "timeout" else f"it was settled from outside ({root.state})"
+    return Result(execution=root.id, status=status, error=ErrorInfo(type="Settled", message=message, module="perdure"))
+
+
+async def state_of(substrate: Substrate, id: str) -> ExecutionInfo:
+    """Return an execution's state now. Raises ExecutionNotFound."""
+    parsed = parse_execution(id)
+    root = await _root(substrate, id)
+    submission = (root.param.get("args") or [{}])[0]
+    info = ExecutionInfo(
+        id=id,
+        session=parsed.session,
+        n=parsed.n,
+        state="settled",
+        filename=submission.get("filename"),
+        created_at=root.created_at,
+        settled_at=root.settled_at,
+    )
+    if root.settled:
+        return info.model_copy(update={"status": (await read_result(substrate, root)).status})
+    waiting = await substrate.promises.waiting(id)
+    calls = [
+        promise.id
+        for promise in await promises_of(substrate, id)
+        if not promise.settled and isinstance(promise.param, dict) and promise.param.get("effect") == "external"
+    ]
+    return info.model_copy(update={"state": "waiting" if waiting else "running", "pending": tuple(calls)})
+
+
+async def follow(substrate: Substrate, id: str, from_offset: int, *, on: bool) -> AsyncIterator[Event]:
+    """Yield an execution's events in the order of its records. Raises ExecutionNotFound."""
+    step, index = 0, 0
+    open_calls: dict[str, Promise] = {}
+    said_waiting: WaitingEvent | None = None
+    while True:
+        since = substrate.generation
+        root = await _root(substrate, id)
+        moved = False
+        async for record in records_from(substrate, id, step, index):
+            index += 1
+            moved = True
+            for event in _events(record, from_offset):
+                yield event
+            if record.param["kind"] == "call" and not record.settled:
+                open_calls[record.id] = record
+        for call_id in list(open_calls):
+            now = await substrate.promises.get(call_id)
+            if now is not None and now.settled:
+                moved = True
+                yield _call_event(open_calls.pop(call_id), now)
+        if await substrate.promises.get(step_id(id, step + 1)) is not None:
+            if await substrate.promises.get(record_id(id, step, index)) is None:
+                step, index = step + 1, 0
+            continue
+        if root.settled:
+            yield FinishedEvent(result=await read_result(substrate, root))
+            return
+        if not on:
+            return
+        if moved:
+            said_waiting = None
+            continue
+        if await substrate.changed(QUIET, since) == since or substrate.generation == 0:
+            waiting = await _waiting(substrate, id, open_calls)
+            if waiting is not None and waiting != said_waiting:
+                said_waiting = waiting
+                yield waiting
+            await substrate.changed(LOOK_EVERY, since)
+
+
+async def _waiting(substrate: Substrate, id: str, open_calls: dict[str, Promise]) -> WaitingEvent | None:
+    if not await substrate.promises.waiting(id):
+        return None
+    timers = [
+        promise.param["wake"]
+        for promise in await promises_of(substrate, id)
+        if not promise.settled and isinstance(promise.param, dict) and promise.param.get("kind") == "timer"
+    ]
+    external = tuple(call for call, promise in open_calls.items() if promise.param["effect"] == "external")
+    return WaitingEvent(calls=external, until=min((wake for wake in timers if wake > now_ms()), default=None))
+
+
+def _events(record: Promise, from_offset: int) -> list[Event]:
+    match record.param["kind"]:
+        case "output":
+            return [cut for event in outputs_of(record) if (cut := _cut(event, from_offset)) is not None]
+        case "call":
+            return [_call_event(record, record)]
+        case _:
+            return []
+
+
+def _cut(event: OutputEvent, from_offset: int) -> OutputEvent | None:
+    end = event.offset + len(event.text)
+    if end <= from_offset:
+        return None
+    if event.offset >= from_offset:
+        return event
+    return event.model_copy(update={"offset": from_offset, "text": event.text[from_offset - event.offset :]})
+
+
+def _call_event(record: Promise, now: Promise) -> CallEvent:
+    outcome = outcome_of(now)
+    return CallEvent(
+        id=record.id,
+        name=record.param["name"],
+        args=shown_call(record.param),
+        state="pending" if outcome is None else "rejected" if "error" in outcome else "resolved",
+        external=record.param["effect"] == "external",
+    )
+
+
+async def _root(substrate: Substrate, id: str) -> Promise:
+    root = await substrate.promises.get(id)
+    if root is None:
+        msg = f"there is no execution {id}: 'perdure ps' lists those there are"
+        raise ExecutionNotFound(msg)
+    return root

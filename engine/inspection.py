@@ -1,0 +1,176 @@
+"""Executions as data: their promises as a tree, their output, what they wait for. Reads only."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from .durable import KIND
+from .errors import ExecutionNotFound
+from .ids import cancel_id, death_id, parse_execution, parse_record, record_id, step_id
+from .journal import outcome_of, render_args
+from .records import OutputEvent, TreeNode
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from .durable import Promise
+    from .substrate import Substrate
+
+__all__ = ["outputs_of", "promises_of", "records_from", "shown_call", "tree_of"]
+
+#: How many records are asked for at once where they cannot be listed.
+AHEAD = 64
+#: Characters of a call's arguments that a line shows.
+SHOWN_ARGS = 160
+
+
+async def promises_of(substrate: Substrate, execution: str) -> list[Promise]:
+    """Return every promise of an execution but its root. Raises nothing for one that does not exist."""
+    listed = await substrate.scan(execution + ":")
+    if listed is not None:
+        return listed
+    found: list[Promise] = []
+    cancel = await substrate.promises.get(cancel_id(execution))
+    found += [cancel] if cancel else []
+    number = 0
+    while (death := await substrate.promises.get(death_id(execution, number))) is not None:
+        found.append(death)
+        number += 1
+    number = 0
+    while (step := await substrate.promises.get(step_id(execution, number))) is not None:
+        found.append(step)
+        found += [record async for record in records_from(substrate, execution, number, 0)]
+        number += 1
+    return found
+
+
+async def records_from(substrate: Substrate, execution: str, step: int, index: int) -> AsyncIterator[Promise]:
+    """Yield a step's records from a number on, as far as they go now."""
+    ahead = 1
+    while True:
+        wanted = [record_id(execution, step, number) for number in range(index, index + ahead)]
+        for promise in await asyncio.gather(*(substrate.promises.get(id) for id in wanted)):
+            if promise is None:
+                return
+            yield promise
+            index += 1
+        ahead = min(ahead * 4, AHEAD)
+
+
+def outputs_of(promise: Promise) -> list[OutputEvent]:
+    """Return what a record of output shows."""
+    offset = promise.param["offset"]
+    events = []
+    for stream, text, _ in promise.param["chunks"]:
+        events.append(OutputEvent(offset=offset, stream=stream, text=text, record=promise.id))
+        offset += len(text)
+    return events
+
+
+def shown_call(param: dict[str, Any]) -> str:
+    """Return a call's arguments as one short line."""
+    text = render_args(param.get("args"))
+    return text if len(text) <= SHOWN_ARGS else text[: SHOWN_ARGS - 3] + "..."
+
+
+async def tree_of(substrate: Substrate, execution: str) -> TreeNode:
+    """Return the promises of an execution as a tree. Raises ExecutionNotFound, InvalidName."""
+    parse_execution(execution)
+    root = await substrate.promises.get(execution)
+    if root is None:
+        msg = f"there is no execution {execution}: 'perdure ps' lists those there are"
+        raise ExecutionNotFound(msg)
+    every = await promises_of(substrate, execution)
+    steps = {promise.id: promise for promise in every if promise.tags.get(KIND) == "step"}
+    children: dict[str, list[Promise]] = {}
+    others: list[Promise] = []
+    for promise in every:
+        if promise.id in steps:
+            continue
+        if promise.tags.get(KIND) in ("call", "output", "timer"):
+            children.setdefault(promise.id.rpartition(".")[0], []).append(promise)
+        else:
+            others.append(promise)
+    nodes = []
+    for id, step in sorted(steps.items(), key=lambda item: _number(item[0])):
+        records = sorted(children.get(id, []), key=lambda promise: parse_record(promise.id).index)
+        nodes.append(_step(step, tuple(_record(record) for record in records)))
+    nodes += [_other(promise) for promise in others]
+    return TreeNode(
+        id=root.id,
+        kind="execution",
+        state=root.state,
+        label=_root_label(root),
+        created_at=root.created_at,
+        settled_at=root.settled_at,
+        param=root.param,
+        value=root.value,
+        children=tuple(nodes),
+    )
+
+
+def _number(id: str) -> int:
+    return int(id.rpartition(":s")[2])
+
+
+def _root_label(root: Promise) -> str:
+    submission = (root.param or {}).get("args") or [{}]
+    parts = [str(submission[0].get("filename") or "code")]
+    if isinstance(root.value, dict):
+        parts.append(f"-> {root.value.get('status')}")
+    return " ".join(parts)
+
+
+def _step(step: Promise, records: tuple[TreeNode, ...]) -> TreeNode:
+    value = step.value if isinstance(step.value, dict) else {}
+    manifest = value.get("checkpoint")
+    label = f"-> checkpoint of {len(manifest['names'])} names, {manifest['size']} bytes" if manifest else ""
+    return TreeNode(
+        id=step.id,
+        kind="step",
+        state=step.state,
+        label=label,
+        created_at=step.created_at,
+        settled_at=step.settled_at,
+        children=records,
+    )
+
+
+def _record(record: Promise) -> TreeNode:
+    param = record.param
+    path, value = "", record.value
+    match param["kind"]:
+        case "call":
+            label, path = f"{param['name']}({shown_call(param)})", param["path"]
+            value = outcome_of(record)
+        case "output":
+            label = f"{sum(len(text) for _, text, _ in param['chunks'])} characters"
+        case _:
+            label = f"wakes at {param['wake']}"
+    state = "rejected" if isinstance(value, dict) and param["kind"] == "call" and "error" in value else record.state
+    return TreeNode(
+        id=record.id,
+        kind=param["kind"],
+        state=state,
+        label=label,
+        path=path,
+        created_at=param["at"],
+        settled_at=record.settled_at,
+        param=param,
+        value=value,
+    )
+
+
+def _other(promise: Promise) -> TreeNode:
+    kind = promise.tags.get(KIND, "promise")
+    label = str(promise.param.get("how", "")) if isinstance(promise.param, dict) else ""
+    return TreeNode(
+        id=promise.id,
+        kind=kind,
+        state=promise.state,
+        label=label,
+        created_at=promise.created_at,
+        settled_at=promise.settled_at,
+        param=promise.param,
+    )

@@ -1,0 +1,34 @@
+"""Values too large for their record: the place they are kept, and how they come back."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .blobs import BlobStore
+
+__all__ = ["INLINE_LIMIT", "fetched", "stored"]
+
+#: Values up to this many bytes (encoded) are kept in their record, larger ones as blobs (DESIGN, Values).
+INLINE_LIMIT = 256 * 1024
+
+
+async def stored(blobs: BlobStore, data: Any) -> Any:
+    """Return encoded data as a record holds it: itself, or the reference to a blob."""
+    raw = json.dumps(data, separators=(",", ":")).encode()
+    if len(raw) <= INLINE_LIMIT:
+        return data
+    return await stored_raw(blobs, raw)
+
+
+async def stored_raw(blobs: BlobStore, raw: bytes) -> dict[str, Any]:
+    """Store the JSON text of a large value; returns its reference."""
+    return {"$ref": await blobs.put(raw), "size": len(raw)}
+
+
+async def fetched(blobs: BlobStore, data: Any) -> Any:
+    """Return encoded data with a reference, if it is one, resolved."""
+    if isinstance(data, dict) and isinstance(data.get("$ref"), str) and data.keys() <= {"$ref", "size"}:
+        return json.loads(await blobs.get(data["$ref"]))
+    return data

@@ -64,6 +64,7 @@ class Committer:
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._closing = False
+        self._deadline: int | None = 0  # what fell due while no process was there comes first
 
     def start(self, database: Database, loop: asyncio.AbstractEventLoop) -> None:
         """Begin to write; from here on the database belongs to the thread."""
@@ -77,6 +78,11 @@ class Committer:
         self._jobs.put(_Job(write, loop, done))
         return await done
 
+    def expect(self, deadline: int) -> None:
+        """Wake for a deadline that another process has set, if it is before what is waited for."""
+        if self._deadline is None or deadline < self._deadline:
+            self._jobs.put(_Job(_nothing))
+
     async def stop(self) -> None:
         """Finish what was asked for, then close the database."""
         self._jobs.put(None)
@@ -84,17 +90,16 @@ class Committer:
             await asyncio.to_thread(self._thread.join)
 
     def _run(self, database: Database, loop: asyncio.AbstractEventLoop) -> None:
-        deadline: int | None = 0  # what fell due while no process was there comes first
         try:
             while not self._closing:
-                jobs = self._collect(self._wait_for(deadline))
+                jobs = self._collect(self._wait_for(self._deadline))
                 timer = None
-                if deadline is not None and deadline <= self._clock():
+                if self._deadline is not None and self._deadline <= self._clock():
                     timer = _Job(timeouts.fire)
                     jobs.append(timer)
                 if jobs:
                     self._commit(database, jobs, loop)
-                    deadline = self._after(database, timer)
+                    self._deadline = self._after(database, timer)
         finally:
             database.close()
 
@@ -155,6 +160,10 @@ class Committer:
         except StoreError as error:
             log.warning("the next timeout could not be read; it is tried again", error=str(error))
             return self._clock() + AFTER_ERROR
+
+
+def _nothing(_db: Database, _now: int, _messages: Messages) -> None:
+    """What a write does whose only purpose is that the next deadline is read again."""
 
 
 def _settle(jobs: list[_Job]) -> None:

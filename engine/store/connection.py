@@ -9,32 +9,34 @@ from __future__ import annotations
 
 import asyncio
 import os
-import uuid
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Self
+from typing import Final, Self
 
 import msgspec
-from resonate.timing import now_ms
+import structlog
+from resonate.timing import Clock, now_ms
 from resonate.types import PromiseRecord
 
-from . import delivery, members, wire
+from . import members, timeouts, wire
 from .actions import ACTIONS, READS
 from .commits import Committer
 from .database import Database, Synchronous, members_folder
-from .delivery import Messages
-from .errors import StoreClosed
-from .promises import PROMISE, Promise
+from .delivery import Messages, anycast_address
+from .errors import StoreClosed, StoreError
+from .members import Card, Peer
+from .peers import Notice, Peers
+from .promises import PROMISE, Promise, fetch
 from .wire import Reply
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from resonate.timing import Clock
 
 __all__ = ["SqliteConnection"]
 
+log = structlog.get_logger(__name__)
+
 SCAN_LIMIT: Final = 1000
+LOOK: Final = 1.0  # seconds between looks at the file for what no message said: a stopped peer, a wire never made
+MOURNING: Final = (0.001, 0.005, 0.02, 0.1, 0.4)  # seconds; then the peer lives, and only its wire is gone
 _LAST: Final = "\U0010ffff"  # sorts behind every other character, so that prefix + _LAST ends the prefix's range
 
 
@@ -58,10 +60,10 @@ class SqliteConnection:
         synchronous: Synchronous = "FULL",
     ) -> None:
         self.path = Path(path).absolute()
+        self._folder = members_folder(self.path)
         self._clock = clock
         self._synchronous: Synchronous = synchronous
-        self._address = delivery.unicast_address(group, pid or uuid.uuid4().hex)
-        self._anycast = delivery.anycast_address(group)
+        self._card = Card.of(group, pid, receives=False)
         self._receivers: list[Callable[[str], None]] = []
         self._starting: asyncio.Task[None] | None = None
         self._stopped = False
@@ -70,18 +72,22 @@ class SqliteConnection:
         self._reading = ThreadPoolExecutor(1, "perdure-store-read")
         self._lock: int | None = None
         self._member = 0
+        self._peers = Peers(self._folder, self._card.name, self)
+        self._background: set[asyncio.Task[None]] = set()
+        self._offered: dict[str, int] = {}
         self._generation = 0
         self._change = asyncio.Event()
+        self._watchers = 0
 
     # Network and Source
 
     def unicast(self) -> str:
         """The address of this process."""
-        return self._address
+        return self._card.address
 
     def resolve_target(self, target: str) -> str:
         """The address of any one process of a group."""
-        return target if "://" in target else delivery.anycast_address(target)
+        return target if "://" in target else anycast_address(target)
 
     def recv(self, callback: Callable[[str], None]) -> None:
         """Call `callback` with each message; to be told before `start`, or no work is offered to this process."""
@@ -108,30 +114,38 @@ class SqliteConnection:
         database = await asyncio.to_thread(Database.open, self.path, synchronous=self._synchronous)
         try:
             self._reader = await asyncio.to_thread(Database.open_reader, self.path)
+            self._card = self._card._replace(receives=bool(self._receivers))
+            if self._lock is None:
+                self._lock = members.hold(self._folder, self._card.name)
+                await self._peers.listen()
         except BaseException:
             database.close()
             raise
         self._committer.start(database, asyncio.get_running_loop())
-        await self._committer.write(self._join)
+        self._peers.connect(self._member, await self._committer.write(self._join))
+        self._spawn(self._look_regularly())
 
-    def _join(self, db: Database, now: int, messages: Messages) -> None:
-        folder = members_folder(self.path)
-        members.bury_dead(db, folder, now, messages)
-        self._lock = members.join(
-            db, folder, now, self._address, self._anycast, messages, receives=bool(self._receivers)
-        )
+    def _join(self, db: Database, now: int, messages: Messages) -> list[Peer]:
+        others = members.join(db, self._folder, now, self._card, messages)
         self._member = db.member
+        return others
 
     async def stop(self) -> None:
         """Finish what was asked for, give up what this process holds, and close the file."""
         if self._stopped:
             return
         self._stopped = True
+        self._change.set()
         if self._starting is not None:
             await asyncio.wait([self._starting])
             if not self._failed(self._starting):
                 await self._committer.write(self._leave)
                 await self._committer.stop()
+        await self._peers.close()
+        for task in self._background:
+            task.cancel()
+        if self._background:
+            await asyncio.wait(self._background)
         if self._reader is not None:
             await asyncio.get_running_loop().run_in_executor(self._reading, self._reader.close)
         self._reading.shutdown(wait=False)
@@ -139,10 +153,9 @@ class SqliteConnection:
             os.close(self._lock)
             self._lock = None
         self._receivers.clear()
-        self._change.set()
 
     def _leave(self, db: Database, now: int, messages: Messages) -> None:
-        members.bury(db, members_folder(self.path), now, self._member, messages)
+        members.bury(db, self._folder, now, self._member, messages)
 
     async def send(self, req: str, headers: dict[str, str] | None = None) -> str:  # noqa: ARG002 - one file holds every origin
         """Answer one request of the protocol.
@@ -192,12 +205,19 @@ class SqliteConnection:
         To miss nothing: note `generation`, read, then wait with what was noted. The generation is returned.
         """
         since = self._generation if since is None else since
-        if self._generation == since and not self._stopped:
-            try:
-                async with asyncio.timeout(timeout):
-                    await self._change.wait()
-            except TimeoutError:
-                pass
+        if self._generation != since or self._stopped:
+            return self._generation
+        self._watchers += 1
+        self._peers.watch(on=True)
+        try:
+            async with asyncio.timeout(timeout):
+                await self._change.wait()
+        except TimeoutError:
+            pass
+        finally:
+            self._watchers -= 1
+            if not self._watchers:
+                self._peers.watch(on=False)
         return self._generation
 
     async def __aenter__(self) -> Self:
@@ -212,23 +232,112 @@ class SqliteConnection:
     async def _read[T](self, read: Callable[[Database], T]) -> T:
         await self.start()
 
-        def run() -> T:
-            assert self._reader is not None  # noqa: S101 - set by start
-            with self._reader.snapshot():
-                return read(self._reader)
+        def run(reader: Database) -> T:
+            with reader.snapshot():
+                return read(reader)
 
-        return await asyncio.get_running_loop().run_in_executor(self._reading, run)
+        return await self._look(run)
+
+    async def _look[T](self, look: Callable[[Database], T]) -> T:
+        assert self._reader is not None  # noqa: S101 - there since start
+        return await asyncio.get_running_loop().run_in_executor(self._reading, look, self._reader)
 
     def _committed(self, messages: Messages) -> None:
-        self._generation += 1
-        change, self._change = self._change, asyncio.Event()
-        change.set()
+        self.on_changed()
+        self._peers.committed()
         for task, (member, version) in messages.executes.items():
             if member == self._member:
-                self._deliver(wire.write_execute(task, version))
+                self.on_execute(task, version)
+            else:
+                self._peers.send(member, Notice(execute=(task, version)))
+        for member in messages.fetches:
+            self._peers.send(member, Notice(fetch=True))
         for promise in messages.unblocks:
             self._deliver(wire.write_unblock(promise))
 
     def _deliver(self, message: str) -> None:
         for receiver in self._receivers:
             receiver(message)
+
+    # What peers say
+
+    def on_execute(self, task: str, version: int) -> None:
+        """A task was offered to this process."""
+        self._offered[task] = version
+        self._deliver(wire.write_execute(task, version))
+
+    def on_fetch(self) -> None:
+        """Another process has settled what this one listens to."""
+        self._spawn(self._fetch())
+
+    def on_changed(self) -> None:
+        """Somebody has committed."""
+        self._generation += 1
+        change, self._change = self._change, asyncio.Event()
+        change.set()
+
+    def on_lost(self, member: int) -> None:
+        """The wire to a peer ended."""
+        self._spawn(self._mourn(member))
+
+    async def _mourn(self, member: int) -> None:
+        # A killed process's descriptors are closed one by one: its lock may outlive its socket by a moment.
+        for pause in MOURNING:
+            living = await self._committer.write(self._bury_dead)
+            if member not in living:
+                break
+            await asyncio.sleep(pause)
+        await self._catch_up()
+
+    def _bury_dead(self, db: Database, now: int, messages: Messages) -> set[int]:
+        return {peer.id for peer in members.bury_dead(db, self._folder, now, messages)}
+
+    # What no message said
+
+    async def _look_regularly(self) -> None:
+        seen = -1
+        while True:
+            await asyncio.sleep(LOOK)
+            version = await self._look(Database.version_of_data)
+            if version != seen:
+                seen = version
+                await self._catch_up()
+            if any(not self._peers.connected(peer.id) for peer in await self._read(self._others)):
+                await self._committer.write(self._bury_dead)
+
+    def _others(self, db: Database) -> list[Peer]:
+        return [peer for peer in members.peers(db) if peer.id != self._member]
+
+    async def _catch_up(self) -> None:
+        """Find in the file what a lost or unsent message would have said."""
+        offers, waiting, nearest = await self._read(self._missed)
+        for task, version in offers.items():
+            if self._offered.get(task) != version:
+                self._deliver(wire.write_execute(task, version))
+        self._offered = offers
+        if waiting:
+            await self._fetch()
+        if nearest is not None:
+            self._committer.expect(nearest)
+        self.on_changed()
+
+    def _missed(self, db: Database) -> tuple[dict[str, int], bool, int | None]:
+        offers = db.all("SELECT id, version FROM tasks WHERE member = ? AND state = 'pending'", (self._member,))
+        waiting = db.one("SELECT 1 FROM outbox WHERE address = ? LIMIT 1", (self._card.address,)) is not None
+        return dict(offers), waiting, timeouts.nearest(db)
+
+    async def _fetch(self) -> None:
+        address = self._card.address
+        for promise in await self._committer.write(lambda db, now, _: fetch(db, now, address)):
+            self._deliver(wire.write_unblock(promise))
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(self._guarded(work))
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _guarded(self, work: Coroutine[None, None, None]) -> None:
+        try:
+            await work
+        except StoreError as error:
+            log.warning("the store's file could not be looked at; it is tried again", error=str(error))

@@ -90,13 +90,3 @@ def unblock(db: Database, address: str, promise: PromiseRecord, messages: Messag
         return
     db.execute("INSERT OR IGNORE INTO outbox (address, promise_id) VALUES (?, ?)", (address, promise.id))
     messages.fetches.add(member)
-
-
-def fetch(db: Database, now: int, address: str) -> list[PromiseRecord]:
-    """Take what waits in the outbox for an address."""
-    from .promises import find_promise
-
-    waiting = db.all("SELECT promise_id FROM outbox WHERE address = ?", (address,))
-    db.execute("DELETE FROM outbox WHERE address = ?", (address,))
-    found = (find_promise(db, promise_id) for (promise_id,) in waiting)
-    return [promise.seen(now) for promise in found if promise is not None]

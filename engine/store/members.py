@@ -8,56 +8,81 @@ from __future__ import annotations
 
 import fcntl
 import os
+import uuid
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import NamedTuple
 
+from .database import Database
+from .delivery import Messages, anycast_address, unicast_address
 from .promises import TASK, Task, offer
 
-if TYPE_CHECKING:
-    from pathlib import Path
 
-    from .database import Database
-    from .delivery import Messages
+class Card(NamedTuple):
+    """What a process is listed as."""
+
+    name: str
+    address: str
+    anycast: str
+    receives: bool
+
+    @classmethod
+    def of(cls, group: str, pid: str | None, *, receives: bool) -> Card:
+        """A card under a name nobody had before, so that no old file is ever mistaken for its own."""
+        name = uuid.uuid4().hex
+        return cls(name, unicast_address(group, pid or name), anycast_address(group), receives)
 
 
-def lock_of(folder: Path, member: int) -> Path:
-    """The file a member holds locked."""
-    return folder / f"{member}.lock"
+class Peer(NamedTuple):
+    """Another member, as the list has it."""
+
+    id: int
+    name: str
 
 
-def join(
-    db: Database, folder: Path, now: int, address: str, anycast: str, messages: Messages, *, receives: bool
-) -> int:
-    """Enter a process into the list; the descriptor of the lock that says it lives.
-
-    Sets `db.member`. Tasks that waited for somebody of its group or address are offered to it.
-    """
-    member = db.insert(
-        "INSERT INTO members (address, anycast, receives) VALUES (?, ?, ?)", (address, anycast, int(receives))
-    )
-    lock = os.open(lock_of(folder, member), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+def hold(folder: Path, name: str) -> int:
+    """The descriptor of the lock that says a process lives; to be held before it is listed."""
+    lock = os.open(folder / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     fcntl.flock(lock, fcntl.LOCK_EX)
-    db.member = member
-    if receives:
-        offer_parked(db, now, address, anycast, messages)
     return lock
 
 
-def offer_parked(db: Database, now: int, address: str, anycast: str, messages: Messages) -> None:
+def join(db: Database, folder: Path, now: int, card: Card, messages: Messages) -> list[Peer]:
+    """List this process, after burying the dead; the others.
+
+    Sets `db.member`. Tasks that waited for somebody of its group or address are offered to it.
+    """
+    bury_dead(db, folder, now, messages)
+    others = peers(db)
+    db.member = db.insert(
+        "INSERT INTO members (name, address, anycast, receives) VALUES (?, ?, ?, ?)",
+        (card.name, card.address, card.anycast, int(card.receives)),
+    )
+    if card.receives:
+        offer_parked(db, now, card, messages)
+    return others
+
+
+def peers(db: Database) -> list[Peer]:
+    """Every listed member but this one."""
+    return [Peer(*row) for row in db.all("SELECT id, name FROM members WHERE id <> ?", (db.member,))]
+
+
+def offer_parked(db: Database, now: int, card: Card, messages: Messages) -> None:
     """Offer what was parked because nobody could take it."""
     rows = db.all(
         f"SELECT {TASK} FROM tasks WHERE state = 'pending' AND timeout_at IS NULL"
-        " AND (target IN (?, ?) OR (target > ? || '/' AND target < ? || '0'))",  # '0' follows '/'
-        (address, anycast, anycast, anycast),
+        " AND (target IN (?1, ?2) OR (target > ?2 || '/' AND target < ?2 || '0'))",  # '0' follows '/'
+        (card.address, card.anycast),
     )
     for row in rows:
         offer(db, now, Task(*row), messages)
 
 
-def lives(folder: Path, member: int) -> bool:
+def lives(folder: Path, name: str) -> bool:
     """Whether a member's lock is held; only meaningful under the write lock, where nobody else probes."""
     try:
-        lock = os.open(lock_of(folder, member), os.O_RDWR | os.O_CLOEXEC)
+        lock = os.open(folder / f"{name}.lock", os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
     try:
@@ -71,23 +96,29 @@ def lives(folder: Path, member: int) -> bool:
 
 def bury(db: Database, folder: Path, now: int, member: int, messages: Messages) -> None:
     """Take a member off the list; what it held or was offered goes to others."""
-    row = db.one("SELECT address FROM members WHERE id = ?", (member,))
+    row = db.one("SELECT name, address FROM members WHERE id = ?", (member,))
     if row is None:
         return
+    name, address = row
     db.execute("DELETE FROM members WHERE id = ?", (member,))
     db.execute(
         "DELETE FROM outbox WHERE address = ?1 AND NOT EXISTS (SELECT 1 FROM members m WHERE m.address = ?1)",
-        (row[0],),
+        (address,),
     )
     held = db.all(f"SELECT {TASK} FROM tasks WHERE member = ? AND state IN ('pending', 'acquired')", (member,))
     for task in held:
         offer(db, now, Task(*task), messages)
-    with suppress(FileNotFoundError):
-        lock_of(folder, member).unlink()
+    for suffix in ("lock", "sock"):
+        with suppress(FileNotFoundError):
+            (folder / f"{name}.{suffix}").unlink()
 
 
-def bury_dead(db: Database, folder: Path, now: int, messages: Messages) -> None:
-    """Bury every member whose lock is free."""
-    for (member,) in db.all("SELECT id FROM members WHERE id <> ?", (db.member,)):
-        if not lives(folder, member):
-            bury(db, folder, now, member, messages)
+def bury_dead(db: Database, folder: Path, now: int, messages: Messages) -> list[Peer]:
+    """Bury every member whose lock is free; those that live."""
+    living: list[Peer] = []
+    for peer in peers(db):
+        if lives(folder, peer.name):
+            living.append(peer)
+        else:
+            bury(db, folder, now, peer.id, messages)
+    return living

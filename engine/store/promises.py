@@ -248,3 +248,12 @@ def resume(db: Database, now: int, awaited: str, awaiter: str, messages: Message
         db.execute("DELETE FROM resumes WHERE task_id = ?", (awaiter,))
         offer(db, now, task, messages)
     db.execute("INSERT OR IGNORE INTO resumes (task_id, awaited_id) VALUES (?, ?)", (awaiter, awaited))
+
+
+def fetch(db: Database, now: int, address: str) -> list[PromiseRecord]:
+    """Take from the outbox what waits for an address."""
+    rows = db.all(
+        f"SELECT {PROMISE} FROM promises WHERE id IN (SELECT promise_id FROM outbox WHERE address = ?)", (address,)
+    )
+    db.execute("DELETE FROM outbox WHERE address = ?", (address,))
+    return [Promise(*row).seen(now) for row in rows]

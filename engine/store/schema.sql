@@ -73,8 +73,10 @@ CREATE TABLE schedules (
 CREATE INDEX schedules_due ON schedules (next_run_at);
 
 -- The processes that have the file open. A row outlives a killed process until another sees its lock free.
+-- `name`: of its lock and socket in the folder beside the file.
 CREATE TABLE members (
   id       INTEGER PRIMARY KEY AUTOINCREMENT,
+  name     TEXT NOT NULL,
   address  TEXT NOT NULL,
   anycast  TEXT NOT NULL,
   receives INTEGER NOT NULL

@@ -1,0 +1,50 @@
+# Every target works in a fresh clone: the first one used finds or installs uv and Python, then fills $(VENV).
+# UV_PYTHON=3.12 VENV=.venv-3.12 sets up another interpreter beside the usual one.
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+export UV_PROJECT_ENVIRONMENT := $(VENV)
+
+.PHONY: all help setup demo run bench check test grid docs clean
+.DELETE_ON_ERROR:
+
+all: setup help
+
+help: ## list what can be made
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
+
+setup: $(READY) ## find or install uv and Python >= 3.12, install what uv.lock names
+
+$(READY): pyproject.toml uv.lock .python-version deploy/dev/bootstrap
+	@deploy/dev/bootstrap
+	@touch $@
+
+demo: setup ## run a real script, kill its processes, watch it go on
+	$(BIN)/perdure demo
+
+run: setup ## run a script durably: make run FILE=script.py
+	@test -n "$(FILE)" || { echo "name the script: make run FILE=script.py" >&2; exit 2; }
+	$(BIN)/perdure run $(FILE)
+
+bench: setup ## measure: make bench WHAT=calls
+	$(BIN)/perdure bench $(WHAT)
+
+check: setup ## lint, formatting, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+test: setup ## run the tests: make test ARGS='-k store'
+	$(BIN)/python -m pytest $(ARGS)
+
+grid: setup ## kill real processes at every recorded boundary: hours
+	$(BIN)/python -m pytest -m grid $(ARGS)
+
+docs: setup ## check the links, names and examples of the documentation
+	$(BIN)/python -m pytest -m docs
+
+clean: ## remove what the tools left, and the environment
+	rm -rf $(VENV) .tools dist build .bench .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find engine capabilities workers tests docs deploy -name __pycache__ -type d -prune -exec rm -rf {} +

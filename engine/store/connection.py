@@ -122,7 +122,8 @@ class SqliteConnection:
             database.close()
             raise
         self._committer.start(database, asyncio.get_running_loop())
-        self._peers.connect(self._member, await self._committer.write(self._join))
+        others = await self._committer.write(self._join)
+        self._peers.connect(self._member, others)
         self._spawn(self._look_regularly())
 
     def _join(self, db: Database, now: int, messages: Messages) -> list[Peer]:
@@ -339,5 +340,7 @@ class SqliteConnection:
     async def _guarded(self, work: Coroutine[None, None, None]) -> None:
         try:
             await work
+        except StoreClosed:
+            pass  # it was for this connection alone
         except StoreError as error:
             log.warning("the store's file could not be looked at; it is tried again", error=str(error))

@@ -1,0 +1,254 @@
+"""Several processes on one file: who gets what, and what happens when one dies, stops or is paused."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from perdure.engine.store import SqliteConnection
+
+CHILD = Path(__file__).with_name("child.py")
+ANY = "poll://any@g"
+AT_ONCE = 2.0  # seconds: far below any lease and any repeated offer, far above what a loaded machine needs
+
+
+class Child:
+    """One process of `child.py`."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+
+    @classmethod
+    async def start(cls, role: str, *arguments: object) -> Child:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, str(CHILD), role, *map(str, arguments),
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        )  # fmt: skip
+        return cls(process)
+
+    async def heard(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        line = await self.process.stdout.readline()
+        return json.loads(line) if line else {}
+
+    async def ask(self, kind: str, **data: Any) -> dict[str, Any]:
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps([kind, data]).encode() + b"\n")
+        return await self.heard()
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    async def end(self) -> int:
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+        return await self.process.wait()
+
+
+@pytest.fixture
+async def children() -> AsyncIterator[list[Child]]:
+    started: list[Child] = []
+    yield started
+    for child in started:
+        if child.process.returncode is None:
+            child.process.kill()
+            await child.process.wait()
+
+
+class Member:
+    """A connection of this process that takes work, and what it was told."""
+
+    def __init__(self, path: Path, *, group: str = "g", pid: str | None = None) -> None:
+        self.connection = SqliteConnection(path, group=group, pid=pid)
+        self.told: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self.connection.recv(lambda message: self.told.put_nowait(json.loads(message)))
+
+    async def __aenter__(self) -> Member:
+        await self.connection.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.connection.stop()
+
+    async def ask(self, kind: str, **data: Any) -> tuple[int, Any]:
+        request = {"kind": kind, "head": {"corrId": "c", "version": "1"}, "data": data}
+        answer = json.loads(await self.connection.send(json.dumps(request)))
+        return answer["head"]["status"], answer["data"]
+
+    async def create(self, id: str, target: str = ANY) -> None:
+        tags = {"resonate:target": target}
+        assert (await self.ask("promise.create", id=id, timeoutAt=2**53, tags=tags))[0] == 200
+
+    async def offered(self) -> tuple[str, int]:
+        async with asyncio.timeout(AT_ONCE):
+            message = await self.told.get()
+        task = message["data"]["task"]
+        return task["id"], task["version"]
+
+
+async def held_by_child(member: Member, path: Path, children: list[Child], ttl: int = 600_000) -> Child:
+    """A task `t` that a child process holds for a long time."""
+    await member.create("t")
+    assert await member.offered() == ("t", 0)
+    child = await Child.start("hold", path, "t", ttl)
+    children.append(child)
+    assert await child.heard() == {"status": 200}
+    return child
+
+
+async def test_a_killed_process_is_noticed_at_once_and_its_task_goes_to_another(
+    path: Path, children: list[Child]
+) -> None:
+    async with Member(path) as member:
+        child = await held_by_child(member, path, children)
+        child.signal(signal.SIGKILL)
+        assert await member.offered() == ("t", 1)
+        assert (await member.ask("task.acquire", id="t", version=1, pid="p", ttl=1000))[0] == 200
+
+
+async def test_a_process_that_stops_gives_its_task_back(path: Path, children: list[Child]) -> None:
+    async with Member(path) as member:
+        child = await held_by_child(member, path, children)
+        assert await child.end() == 0
+        assert await member.offered() == ("t", 1)
+
+
+async def test_a_process_killed_while_nobody_watched_is_buried_by_the_next(path: Path, children: list[Child]) -> None:
+    async with Member(path) as member:
+        child = await held_by_child(member, path, children)
+    child.signal(signal.SIGKILL)
+    await child.process.wait()
+    async with Member(path) as member:
+        assert await member.offered() == ("t", 1)
+    assert os.listdir(f"{path}-members") == ["write.lock"]
+
+
+async def test_a_paused_process_that_comes_back_is_fenced(path: Path, children: list[Child]) -> None:
+    async with Member(path) as member:
+        child = await held_by_child(member, path, children, ttl=300)
+        child.signal(signal.SIGSTOP)
+        assert await member.offered() == ("t", 1)
+        assert (await member.ask("task.acquire", id="t", version=1, pid="p", ttl=60_000))[0] == 200
+        child.signal(signal.SIGCONT)
+        create = {"kind": "promise.create", "data": {"id": "t:1", "timeoutAt": 2**53}}
+        answer = await child.ask("task.fence", id="t", version=1, action=create)
+        assert answer["status"] == 409
+        assert (await member.ask("promise.get", id="t:1"))[0] == 404
+
+
+async def test_a_unicast_message_reaches_its_owner_alone(path: Path) -> None:
+    async with Member(path, pid="one") as one, Member(path, pid="two") as two:
+        await one.create("t", target="poll://uni@g/two")
+        assert await two.offered() == ("t", 0)
+        assert one.told.empty()
+
+
+async def test_an_anycast_message_reaches_exactly_one(path: Path) -> None:
+    async with Member(path) as one, Member(path) as two, Member(path, group="other") as asker:
+        for number in range(40):
+            await asker.create(f"t{number}")
+        deadline = time.monotonic() + AT_ONCE
+        while one.told.qsize() + two.told.qsize() < 40 and time.monotonic() < deadline:
+            await asyncio.sleep(0.001)
+        got = [queue.get_nowait()["data"]["task"]["id"] for queue in (one.told, two.told) for _ in range(queue.qsize())]
+        assert sorted(got) == sorted(f"t{number}" for number in range(40))
+        assert asker.told.empty()
+
+
+async def test_an_anycast_address_may_prefer_one_process(path: Path) -> None:
+    async with Member(path, pid="one"), Member(path, pid="two") as two, Member(path, group="other") as asker:
+        for number in range(8):
+            await asker.create(f"t{number}", target=f"{ANY}/two")
+            assert await two.offered() == (f"t{number}", 0)
+
+
+async def test_a_resumed_task_is_offered_to_who_held_it_last(path: Path) -> None:
+    async with Member(path) as one, Member(path) as two, Member(path, group="other") as asker:
+        for number in range(6):
+            task = f"t{number}"
+            await asker.create(task)
+            await asker.ask("promise.create", id=f"{task}:x", timeoutAt=2**53, tags={"resonate:external": "true"})
+            assert (await two.ask("task.acquire", id=task, version=0, pid="p", ttl=60_000))[0] == 200
+            awaits = [{"data": {"awaited": f"{task}:x", "awaiter": task}}]
+            assert (await two.ask("task.suspend", id=task, version=1, actions=awaits))[0] == 200
+            while not (one.told.empty() and two.told.empty()):
+                (two.told if one.told.empty() else one.told).get_nowait()
+            await asker.ask("promise.settle", id=f"{task}:x", state="resolved")
+            assert await two.offered() == (task, 1)
+
+
+async def test_a_listener_in_another_process_is_told_with_the_value(path: Path) -> None:
+    async with Member(path, pid="one") as one, Member(path, pid="two") as two:
+        large = "x" * 300_000
+        await two.ask("promise.create", id="a", timeoutAt=2**53)
+        await one.ask("promise.register_listener", awaited="a", address=one.connection.unicast())
+        await two.ask("promise.settle", id="a", state="resolved", value={"data": large})
+        async with asyncio.timeout(AT_ONCE):
+            message = await one.told.get()
+        assert (message["kind"], message["data"]["promise"]["value"]["data"]) == ("unblock", large)
+
+
+async def test_commits_of_another_process_are_heard_of(path: Path) -> None:
+    async with Member(path) as one, Member(path) as two:
+        seen = one.connection.generation
+        for number in range(20):
+            waiting = asyncio.create_task(one.connection.changed(AT_ONCE, since=seen))
+            await two.ask("promise.create", id=f"p{number}", timeoutAt=2**53)
+            seen = await waiting
+            while not await one.connection.scan(f"p{number}"):
+                seen = await one.connection.changed(AT_ONCE, since=seen)
+        assert await one.connection.changed(0.01) >= seen
+
+
+async def test_delivery_between_processes_takes_milliseconds(path: Path) -> None:
+    async with Member(path) as worker, Member(path, group="other") as asker:
+        await asker.create("warm")
+        await worker.offered()
+        took: list[float] = []
+        for number in range(30):
+            await asker.create(f"t{number}")
+            begun = time.perf_counter()
+            await worker.offered()
+            took.append(time.perf_counter() - begun)
+        assert sorted(took)[15] < 0.05
+
+
+async def test_eight_processes_each_task_once_none_lost(path: Path, children: list[Child]) -> None:
+    rounds = 60
+    for _ in range(8):
+        children.append(await Child.start("hammer", path, rounds))
+    took: list[str] = []
+    complete = asyncio.Event()
+
+    async def listen(child: Child) -> None:
+        while said := await child.heard():
+            assert "error" not in said
+            if "took" in said:
+                took.append(said["took"])
+                if len(took) == 8 * rounds:
+                    complete.set()
+
+    async with asyncio.TaskGroup() as group:
+        for child in children:
+            group.create_task(listen(child))
+        async with asyncio.timeout(40):
+            await complete.wait()
+        assert [await child.end() for child in children] == [0] * 8
+    assert len(took) == len(set(took)) == 8 * rounds
+
+
+async def test_long_paths_are_no_obstacle(tmp_path: Path) -> None:
+    folder = tmp_path / ("d" * 120)
+    folder.mkdir()
+    async with Member(folder / "store.db") as one, Member(folder / "store.db", group="other") as two:
+        await two.create("t")
+        assert await one.offered() == ("t", 0)

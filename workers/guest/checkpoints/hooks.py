@@ -1,0 +1,130 @@
+"""Running the pickling hooks of user code so that they leave no trace.
+
+1. What a hook prints is discarded, what it draws from the global generators is put back, and it makes no call.
+2. A hook that runs longer than its budget is stopped, and costs only its own object.
+3. A hook that forks does not get a second process that goes on as the guest.
+"""
+
+from __future__ import annotations
+
+import gc
+import io
+import os
+import signal
+import sys
+import threading
+from contextlib import contextmanager
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import FrameType
+
+# One hook may take this long. Pickling a large array in C takes tens of milliseconds per gigabyte, so a hook
+# that needs seconds computes or waits; the rest of the checkpoint, and the client, wait with it.
+HOOK_SECONDS = 5.0
+
+# How often the clock is looked at while hooks run: a signal every so often costs nothing, a clock reading
+# around every object would.
+_TICK = 0.25
+
+
+class HookTimeout(BaseException):
+    """A pickling hook ran longer than its budget; not an `Exception`, so that the hook does not swallow it."""
+
+
+class Watch:
+    """Calls hooks and stops the one that runs too long (on the main thread, which alone gets signals)."""
+
+    def __init__(self, seconds: float = HOOK_SECONDS) -> None:
+        self._limit = max(1, round(seconds / _TICK))
+        self._ticks = 0
+        self._since: int | None = None
+        self.seconds = seconds
+
+    def call(self, hook: Callable[..., Any], *args: Any) -> Any:
+        """Return `hook(*args)`, or raise `HookTimeout` once it has used up its budget."""
+        outer = self._since
+        self._since = self._ticks
+        try:
+            return hook(*args)
+        finally:
+            self._since = outer
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Count time while the body runs; a timer of the user's own goes on afterwards where it was."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        begun = monotonic()
+        handler = signal.signal(signal.SIGALRM, self._tick)
+        left, interval = signal.setitimer(signal.ITIMER_REAL, _TICK, _TICK)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, signal.SIG_DFL if handler is None else handler)
+            if left:
+                signal.setitimer(signal.ITIMER_REAL, max(left - (monotonic() - begun), 1e-6), interval)
+
+    def _tick(self, _signal: int, _frame: FrameType | None) -> None:
+        self._ticks += 1
+        if self._since is not None and self._ticks - self._since > self._limit:
+            raise HookTimeout
+
+
+class _Sink(io.TextIOBase):
+    """Takes what hooks print."""
+
+    encoding = "utf-8"
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str, /) -> int:
+        return len(text)
+
+
+_running = 0
+
+
+def hooks_running() -> bool:
+    """Say whether a checkpoint is being made or loaded: a call asked for now must be refused."""
+    return _running > 0
+
+
+@contextmanager
+def untraced() -> Iterator[None]:
+    """Run the body with output discarded, the collector off, and the global generators put back after it."""
+    global _running  # noqa: PLW0603 - one guest, one main thread: the flag is the process's
+    process = os.getpid()
+    streams = sys.stdout, sys.stderr
+    generators = _generator_states()
+    collecting = gc.isenabled()
+    gc.disable()
+    sys.stdout = sys.stderr = _Sink()
+    _running += 1
+    try:
+        yield
+    finally:
+        _running -= 1
+        if os.getpid() != process:
+            os._exit(0)
+        sys.stdout, sys.stderr = streams
+        for put_back, state in generators:
+            put_back(state)
+        if collecting:
+            gc.enable()
+
+
+def _generator_states() -> list[tuple[Callable[[Any], None], Any]]:
+    states: list[tuple[Callable[[Any], None], Any]] = []
+    random = sys.modules.get("random")
+    if random is not None:
+        states.append((random.setstate, random.getstate()))
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        states.append((numpy_random.set_state, numpy_random.get_state(legacy=False)))
+    return states

@@ -1,0 +1,194 @@
+"""How every object of a namespace is stored.
+
+1. The C pickler does the walking; Python is asked only about what is not a plain container or number.
+2. A failure costs the deepest object that failed: a `Lost` stands in its place, and the rest lives.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import pickle
+import sys
+from typing import TYPE_CHECKING, Any
+
+from . import definitions, rebuild, recipes
+from .hooks import HookTimeout, Watch
+
+if TYPE_CHECKING:
+    import types
+    from collections.abc import Callable
+
+    Reducer = Callable[["Reducers", Any], Any]
+
+PROTOCOL = 5
+
+# What the pure Python pickler hands to its reducer and the C one does not.
+_PLAIN = frozenset({int, float, complex, bool, type(None), str, bytes, bytearray, list, dict, tuple, set, frozenset})
+
+# Iterators over exact built-in containers: no code of the user's runs while the pickler drains them.
+_SAFE_ITERATORS: frozenset[type] = frozenset({type(iter([])), type(iter({}.items()))})
+
+# A reduction has two to six parts: function, arguments, state, list items, dict items, state setter.
+_PARTS = range(2, 7)
+
+
+class Finding:
+    """One object that could not be kept, or that a recipe will remake."""
+
+    __slots__ = ("status", "thing", "what", "why")
+
+    def __init__(self, thing: object, status: str, what: str, why: str) -> None:
+        self.thing = thing
+        self.status = status
+        self.what = what
+        self.why = why
+
+
+class Reducers:
+    """Decides how every object that is not a plain container is stored; shared by both picklers."""
+
+    namespace: dict[str, Any]
+
+    def begin(self, namespace: dict[str, Any], watch: Watch) -> None:
+        """Set up for one dump of `namespace`."""
+        self.namespace = namespace
+        self.watch = watch
+        self.findings: list[Finding] = []
+        self.used_sources: set[str] = set()
+        self.deep = False
+        self._cells: dict[int, types.CellType] = {}
+        # By identity: the hash of a type is its metaclass's business.
+        self._by_type: dict[int, tuple[type, Reducer]] = {}
+
+    def finish(self) -> None:
+        """Let go of every value seen."""
+        self.findings = []
+        self._cells = {}
+        self._by_type = {}
+
+    def reducer_override(self, thing: Any) -> Any:
+        """Return how to store `thing`; `NotImplemented` leaves it to the pickler."""
+        kind = type(thing)
+        known = self._by_type.get(id(kind))
+        if known is None:
+            known = self._by_type[id(kind)] = kind, _choose(kind)
+        try:
+            return known[1](self, thing)
+        except (RecursionError, MemoryError) as error:
+            if not self.deep:
+                raise
+            return self.lose(thing, _say(error))
+        except HookTimeout:
+            return self.lose(thing, f"its pickling hook ran for more than {self.watch.seconds:g} seconds")
+        except BaseException as error:
+            return self.lose(thing, _say(error))
+
+    def lose(self, thing: Any, why: str, what: str | None = None, where: str = "") -> Any:
+        """Leave `thing` behind: what is stored says what it was and why it is gone."""
+        what = what or recipes.name_kind(thing)
+        self.findings.append(Finding(thing, "lost", what, why))
+        return rebuild.lost, (what, why, where or len(self.findings) - 1)
+
+    def rebuilt(self, thing: Any, why: str) -> None:
+        """Note that `thing` comes back as another object of the same meaning, and in what it differs."""
+        self.findings.append(Finding(thing, "rebuilt", recipes.name_kind(thing), why))
+
+    def use_source(self, filename: str) -> None:
+        """Keep the source text of `filename` in the image."""
+        self.used_sources.add(filename)
+
+    def own_cell(self, cell: types.CellType) -> None:
+        """Note that the function being stored brings the contents of `cell` itself."""
+        self._cells[id(cell)] = cell
+
+    def owns_cell(self, cell: types.CellType) -> bool:
+        """Say whether a function brings the contents of `cell`."""
+        return id(cell) in self._cells
+
+
+class CPickler(Reducers, pickle.Pickler):
+    pass
+
+
+class PyPickler(Reducers, pickle._Pickler):
+    """The same in Python, whose depth only memory bounds: for what is nested too deeply for the C pickler."""
+
+    memo: dict[int, tuple[int, Any]]
+
+    def save(self, thing: Any, save_persistent_id: bool = True) -> None:  # noqa: FBT001, FBT002 - the base's signature
+        """Store `thing`; as the base does, but with calls that Python makes without the C stack, which is bounded."""
+        base: Any = super()
+        if type(thing) not in _PLAIN and id(thing) not in self.memo:
+            reduced = self.reducer_override(thing)
+            if isinstance(reduced, tuple):
+                make, arguments, state, items, pairs, setter = (*reduced, None, None, None, None)[:6]
+                base.save_reduce(make, arguments, state, items, pairs, setter, obj=thing)
+                return
+        base.save(thing, save_persistent_id)
+
+    def reducer_override(self, thing: Any) -> Any:
+        if type(thing) in _PLAIN:
+            return NotImplemented
+        return super().reducer_override(thing)
+
+
+def _choose(kind: type) -> Reducer:
+    exact = definitions.REDUCERS.get(kind) or recipes.REDUCERS.get(kind)
+    if exact is not None:
+        return exact
+    if issubclass(kind, type):
+        return definitions.reduce_class
+    reducer = recipes.by_base(kind)
+    return reducer or reduce_by_hook
+
+
+def reduce_by_hook(reducers: Reducers, thing: Any) -> Any:
+    """Store `thing` the way its own class says, checked so that the pickler cannot fail on it later."""
+    kind = type(thing)
+    registered = copyreg.dispatch_table.get(kind)
+    if registered is not None:
+        reduced = reducers.watch.call(registered, thing)
+    else:
+        reduced = reducers.watch.call(thing.__reduce_ex__, PROTOCOL)
+    return checked(reducers, thing, reduced)
+
+
+def checked(reducers: Reducers, thing: Any, reduced: Any) -> Any:
+    """Return `reduced` in a form that the pickler accepts, or raise what it would raise."""
+    if isinstance(reduced, str):
+        _check_global(thing, reduced)
+        return reduced
+    if not isinstance(reduced, tuple) or len(reduced) not in _PARTS:
+        message = f"its reduction is {type(reduced).__name__}, not a string or a tuple of 2 to 6"
+        raise pickle.PicklingError(message)
+    make, arguments, *rest = reduced
+    if not callable(make) or not isinstance(arguments, tuple):
+        message = "its reduction does not begin with a function and a tuple of arguments"
+        raise pickle.PicklingError(message)
+    if make is copyreg.__newobj__ and (not arguments or arguments[0] is not thing.__class__):  # type: ignore[attr-defined]
+        make, arguments = rebuild.new_object, (arguments[0], *arguments)
+    for place, items in enumerate(rest[1:3], start=1):
+        if items is not None and type(items) not in _SAFE_ITERATORS:
+            rest[place] = iter(reducers.watch.call(list, items))
+    if len(rest) == len(_PARTS) - 1 and rest[-1] is not None and not callable(rest[-1]):
+        message = "the sixth part of its reduction is not a function"
+        raise pickle.PicklingError(message)
+    return (make, arguments, *rest)
+
+
+def _check_global(thing: Any, name: str) -> None:
+    module = getattr(thing, "__module__", None) or pickle.whichmodule(thing, name)  # type: ignore[attr-defined]
+    found: Any = sys.modules.get(module)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    if found is not thing:
+        message = f"it says it is {module}.{name}, and is not"
+        raise pickle.PicklingError(message)
+    if module == "__main__":
+        message = "it says it is a variable of the session, which may come back later than it"
+        raise pickle.PicklingError(message)
+
+
+def _say(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0][:300]}" if text else type(error).__name__

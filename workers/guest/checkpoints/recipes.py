@@ -1,0 +1,128 @@
+"""Values that pickle cannot store, or would store wrongly: remade by a recipe, or refused with a reason.
+
+1. A recipe is used only where what comes back means the same; in what it differs is said in the report.
+2. Nothing alive is ever brought back as a dead object of the same class: a thread without a thread behind it is
+   worse than an error that says so.
+"""
+
+from __future__ import annotations
+
+import enum
+import sys
+import threading
+import types
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from . import definitions, rebuild
+from .lost import Lost, describe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .pickler import Reducers
+
+    Recipe = Callable[[Reducers, Any], Any]
+
+
+def name_kind(thing: object) -> str:
+    """Say in words what kind of thing `thing` is."""
+    kind = type(thing)
+    if isinstance(thing, types.GeneratorType | types.CoroutineType | types.AsyncGeneratorType):
+        return f"{_WORDS[kind]} of {thing.__qualname__}()"
+    if isinstance(thing, threading.Thread):
+        return f"thread {thing.name!r}"
+    word = _WORDS.get(kind)
+    if word is not None:
+        return word
+    module = "" if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}."
+    return f"an object of {module}{kind.__qualname__}"
+
+
+_WORDS: dict[type, str] = {
+    types.GeneratorType: "the generator",
+    types.CoroutineType: "the coroutine",
+    types.AsyncGeneratorType: "the asynchronous generator",
+    types.FrameType: "a stack frame",
+    types.TracebackType: "a traceback",
+    types.FunctionType: "a function",
+}
+
+
+def reduce_lost(reducers: Reducers, thing: Lost) -> Any:
+    what, why, where = describe(thing)
+    return reducers.lose(thing, why, what, where)
+
+
+def refuse(why: str) -> Recipe:
+    """Return a recipe that leaves the value behind because of `why`."""
+
+    def reduce_refused(reducers: Reducers, thing: Any) -> Any:
+        return reducers.lose(thing, why)
+
+    return reduce_refused
+
+
+_SUSPENDED = "what runs cannot be stored in the middle; make it again, or keep its results in a list"
+
+_refuse_suspended = refuse(_SUSPENDED)
+_refuse_future = refuse("what is still going on does not survive a restore; wait for it before the code ends")
+
+
+def reduce_thread(reducers: Reducers, thread: threading.Thread) -> Any:
+    if thread.is_alive():
+        return reducers.lose(thread, "it was running, and threads do not survive a restore; start it again")
+    return reducers.lose(thread, "threads do not survive a restore; make it again")
+
+
+def reduce_weak_reference(reducers: Reducers, reference: weakref.ref[Any]) -> Any:
+    target = reference()
+    if target is None:
+        return reducers.lose(reference, "what it referred to is gone", "a dead weak reference")
+    return rebuild.wrapped, (weakref.ref, target)
+
+
+def reduce_weak_set(_reducers: Reducers, items: weakref.WeakSet[Any]) -> Any:
+    return rebuild.weak_set, (list(items),)
+
+
+REDUCERS: dict[type, Recipe] = {
+    Lost: reduce_lost,
+    types.GeneratorType: _refuse_suspended,
+    types.CoroutineType: _refuse_suspended,
+    types.AsyncGeneratorType: _refuse_suspended,
+    types.FrameType: refuse("stack frames do not survive a restore"),
+    types.TracebackType: refuse("tracebacks do not survive a restore; keep traceback.format_exc() instead"),
+    weakref.ref: reduce_weak_reference,
+    weakref.WeakSet: reduce_weak_set,
+}
+
+# Asked in order for a type that has no entry of its own.
+_BY_BASE: list[tuple[type, Recipe]] = [
+    (enum.Enum, definitions.reduce_enum_member),
+    (threading.Thread, reduce_thread),
+]
+
+# The same, for libraries that are looked up only once the session has imported them.
+_BY_LIBRARY: list[tuple[str, str, Recipe]] = [
+    ("concurrent.futures._base", "Future", _refuse_future),
+    ("concurrent.futures._base", "Executor", refuse("its workers do not survive a restore; make it again")),
+    ("asyncio", "Future", _refuse_future),
+    ("asyncio", "AbstractEventLoop", refuse("event loops do not survive a restore; make a new one")),
+    ("socket", "socket", refuse("connections do not survive a restore; connect again")),
+    ("subprocess", "Popen", refuse("processes do not survive a restore; start it again")),
+    ("multiprocessing.process", "BaseProcess", refuse("processes do not survive a restore; start it again")),
+]
+
+
+def by_base(kind: type) -> Recipe | None:
+    """Return the recipe of the first base of `kind` that has one."""
+    for base, recipe in _BY_BASE:
+        if issubclass(kind, base):
+            return recipe
+    for module, name, recipe in _BY_LIBRARY:
+        library = sys.modules.get(module)
+        found = getattr(library, name, None)
+        if isinstance(found, type) and issubclass(kind, found):
+            return recipe
+    return None

@@ -68,7 +68,7 @@ class Capability:
     """A named host function that code may be granted; made by ``@capability``.
 
     ``handler`` is None when it is answered from outside. ``probe`` is for the effect ``reconcile``: it takes what the
-    handler takes and returns ``Performed(reply)`` or raises NotPerformed. ``max_retries`` None leaves it to the policy.
+    handler takes and returns the reply or raises NotPerformed. ``max_retries`` None leaves it to the policy.
     """
 
     name: str
@@ -231,7 +231,9 @@ def _visible(name: str, function: Callable[..., Any]) -> tuple[inspect.Signature
     if signature.return_annotation is signature.empty:
         msg = f"{name}: the reply has no type; annotate it (None if there is none)"
         raise BadCapability(msg)
-    injects = tuple(each for each in signature.parameters if each in _INJECTED and each not in {v.name for v in visible})
+    injects = tuple(
+        each for each in signature.parameters if each in _INJECTED and each not in {v.name for v in visible}
+    )
     return signature.replace(parameters=visible), injects
 
 

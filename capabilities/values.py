@@ -1,4 +1,4 @@
-"""Plain Python data as JSON-able data and back. The guest loads this very file, so it imports the standard library only.
+"""Plain Python data as JSON-able data and back. A guest loads this very file: it imports the standard library only.
 
 1. What comes back has the type and the value of what went in; anything else is refused by name, never approximated.
 2. Nothing is executed to decode: no pickles, no classes looked up by name, and no data makes ``decode`` fail but depth.
@@ -7,20 +7,19 @@
 JSON's own types stand for themselves; the rest is a dictionary with one key that starts with ``$`` (docs/design.md).
 A subclass is taken for its builtin type where the two compare equal and iterate alike: enum members mixed with str or
 int, named tuples, OrderedDict and defaultdict, numpy scalars. Subclasses of dates, of Decimal and of UUID are refused,
-and so is any tuple with fields of its own beside its items.
+and so are tuples that hold more than their items (struct_time, stat_result).
 """
 
 from __future__ import annotations
 
 import json
-from binascii import Error as _BadBase64
+import sys
 from binascii import a2b_base64, b2a_base64
-from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
+from datetime import date, datetime, time, timedelta, tzinfo
 from decimal import Decimal, InvalidOperation
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
-from zoneinfo import ZoneInfo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,6 +32,7 @@ MAX_DEPTH = 100
 
 _INT_MIN = -(2**63)
 _INT_MAX = 2**63 - 1
+_TOO_DEEP = "it is nested too deeply (does it contain itself?)"
 _SCALARS = frozenset({type(None), bool})
 _REF_PREFIX = "blake3:"
 
@@ -48,7 +48,7 @@ class NotPlain(TypeError):
 
 
 class Ref:
-    """A value kept as a blob: its digest (``blake3:...``) and its size in bytes. Only the host makes and resolves it."""
+    """A value kept as a blob: its digest (``blake3:...``) and size in bytes. Only the host makes and resolves one."""
 
     __slots__ = ("digest", "size")
 
@@ -81,7 +81,7 @@ def encode(value: Any, *, max_depth: int = MAX_DEPTH) -> Any:
     try:
         return _encode(value, max_depth)
     except _Refused as refused:
-        path = _find(value, refused.value, max_depth)
+        path = _find(value, refused.value)
         kind = type(refused.value).__qualname__
         why = refused.why
     raise NotPlain(path, kind, why)
@@ -92,7 +92,12 @@ def decode(data: Any, *, max_depth: int = MAX_DEPTH) -> Any:
 
     An object with ``$`` that ``encode`` cannot have made is left as it is. Only depth is refused (NotPlain).
     """
-    return _decode(data, max_depth)
+    try:
+        return _decode(data, max_depth)
+    except _Refused as refused:
+        kind = type(refused.value).__qualname__
+        why = refused.why
+    raise NotPlain("", kind, why)
 
 
 def fingerprint_bytes(data: Any) -> bytes:
@@ -162,7 +167,7 @@ def _encode_bytes(value: bytes, _depth: int) -> Any:
 
 def _encode_items(value: Any, depth: int) -> list[Any]:
     if depth <= 0:
-        raise _Refused(value, f"it is nested too deeply (does it contain itself?); the limit is {MAX_DEPTH} levels")
+        raise _Refused(value, _TOO_DEEP)
     kinds = set(map(type, value))
     # Long columns of numbers or words are what big values are made of: these tests run at the speed of C.
     if kinds == _FLOATS and all(map(isfinite, value)):
@@ -189,7 +194,7 @@ def _encode_frozenset(value: frozenset[Any], depth: int) -> Any:
 
 def _encode_dict(value: dict[Any, Any], depth: int) -> Any:
     if depth <= 0:
-        raise _Refused(value, f"it is nested too deeply (does it contain itself?); the limit is {MAX_DEPTH} levels")
+        raise _Refused(value, _TOO_DEEP)
     depth -= 1
     if all(type(key) is str and key[:1] != "$" and (key.isascii() or _is_text(key)) for key in value):
         return {key: _encode(item, depth) for key, item in value.items()}
@@ -214,12 +219,18 @@ def _encode_time(value: time, _depth: int) -> Any:
 
 def _clock_payload(value: datetime | time) -> Any:
     zone = value.tzinfo
-    name = zone.key if type(zone) is ZoneInfo else None
+    name = _zone_name(zone)
     if zone is not None and name is None and value.utcoffset() is None:
         raise _Refused(value, f"its time zone ({type(zone).__qualname__}) gives no offset")
     if name is None and not value.fold:
         return value.isoformat()
     return [value.isoformat(), value.fold, name]
+
+
+def _zone_name(zone: tzinfo | None) -> str | None:
+    # Importing zoneinfo costs a guest as much as the rest of this module; without it, no value can have such a zone.
+    module = sys.modules.get("zoneinfo")
+    return zone.key if module is not None and type(zone) is module.ZoneInfo else None
 
 
 def _encode_decimal(value: Decimal, _depth: int) -> Any:
@@ -260,7 +271,7 @@ def _encode_other(value: Any, depth: int) -> Any:
             return _encode(plain(value), depth)
     if isinstance(value, (list, set, frozenset, dict)) or (isinstance(value, tuple) and hasattr(value, "_fields")):
         if depth <= 0:
-            raise _Refused(value, f"it is nested too deeply (does it contain itself?); the limit is {MAX_DEPTH} levels")
+            raise _Refused(value, _TOO_DEEP)
         plain_value = next(base(value) for base in (list, set, frozenset, dict, tuple) if isinstance(value, base))
         if len(plain_value) != len(value):
             raise _Refused(value, f"{_kind(value)} does not hold what it iterates over")
@@ -277,7 +288,7 @@ _BASES: tuple[tuple[type, Callable[[Any], Any]], ...] = (
     (int, int.__int__),
     (float, float.__float__),
     (complex, complex.__complex__),
-    (bytes, lambda value: bytes.__getitem__(value, slice(None)).ljust(0)),
+    (bytes, lambda value: bytes.__getitem__(value, slice(None))),
 )
 
 
@@ -296,45 +307,45 @@ def _kind(value: object) -> str:
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
+#: What to write instead, by what the value offers.
+_HINTS = (
+    ("to_pydatetime", ".to_pydatetime()"),
+    ("tolist", ".tolist()"),
+    ("to_dict", ".to_dict()"),
+    ("_member_map_", ".value"),
+    ("__dataclass_fields__", "dataclasses.asdict(...)"),
+    ("model_dump", ".model_dump()"),
+    ("keys", "dict(...)"),
+    ("__iter__", "list(...)"),
+)
+
+
 def _hint(value: object) -> str:
     if isinstance(value, (bytearray, memoryview)):
         return "; use bytes(...)"
-    if hasattr(value, "to_pydatetime"):
-        return "; use .to_pydatetime()"
-    if hasattr(value, "tolist"):
-        return "; use .tolist()"
-    if hasattr(value, "to_dict"):
-        return "; use .to_dict()"
-    if hasattr(value, "__dataclass_fields__"):
-        return "; use dataclasses.asdict(...)"
-    if hasattr(value, "model_dump"):
-        return "; use .model_dump()"
-    if not isinstance(value, type) and hasattr(value, "__iter__"):
-        return "; use list(...) or dict(...)"
-    return ""
+    kind = type(value)
+    return next((f"; use {use}" for name, use in _HINTS if hasattr(kind, name)), "")
 
 
-def _find(value: Any, wanted: object, depth: int) -> str:
-    """Say where in ``value`` the object ``wanted`` is, depth first."""
-    if value is wanted or depth < 0:
-        return ""
-    stack: list[tuple[Any, str, int]] = [(value, "", depth)]
-    while stack:
-        item, path, left = stack.pop()
-        if item is wanted and (left <= 0 or not isinstance(item, (list, tuple, dict, set, frozenset))):
-            return path
-        if left <= 0:
-            continue
-        if isinstance(item, dict):
-            children = [(key, f"{path} key {_short(key)}") for key in item]
-            children += [(each, f"{path}[{_short(key)}]") for key, each in item.items()]
-        elif isinstance(item, (list, tuple)):
-            children = [(each, f"{path}[{index}]") for index, each in enumerate(item)]
-        elif isinstance(item, (set, frozenset)):
-            children = [(each, f"{path} item {_short(each)}") for each in item]
-        else:
-            continue
-        stack.extend((each, where, left - 1) for each, where in reversed(children))
+def _find(value: Any, wanted: object) -> str:
+    """Say where in ``value`` the object ``wanted`` is, the shallowest place first."""
+    level, seen = [(value, "")], set[int]()
+    while level:
+        below: list[tuple[Any, str]] = []
+        for item, path in level:
+            if item is wanted:
+                return path
+            if id(item) in seen:
+                continue
+            seen.add(id(item))
+            if isinstance(item, dict):
+                below += [(key, f"{path} key {_short(key)}") for key in item]
+                below += [(each, f"{path}[{_short(key)}]") for key, each in item.items()]
+            elif isinstance(item, (list, tuple)):
+                below += [(each, f"{path}[{index}]") for index, each in enumerate(item)]
+            elif isinstance(item, (set, frozenset)):
+                below += [(each, f"{path} item {_short(each)}") for each in item]
+        level = below
     return ""
 
 
@@ -349,8 +360,6 @@ def _short(value: object) -> str:
 def _decode(data: Any, depth: int) -> Any:
     kind = type(data)
     if kind is dict:
-        if depth <= 0:
-            raise NotPlain("", "dict", f"it is nested too deeply; the limit is {MAX_DEPTH} levels")
         if len(data) == 1:
             (tag,) = data
             decoder = _DECODERS.get(tag)
@@ -358,11 +367,14 @@ def _decode(data: Any, depth: int) -> Any:
                 try:
                     return decoder(data[tag], depth)
                 except _NOT_OURS:
-                    pass
+                    # Not decoded inside either: trying both ways would double the work at every level.
+                    return _copy(data, depth)
         elif "$ref" in data:
             ref = _ref(data)
             if ref is not None:
                 return ref
+        if depth <= 0:
+            raise _Refused(data, _TOO_DEEP)
         depth -= 1
         return {key: _decode(item, depth) for key, item in data.items()}
     if kind is list:
@@ -370,11 +382,21 @@ def _decode(data: Any, depth: int) -> Any:
     return data
 
 
+def _copy(data: Any, depth: int) -> Any:
+    if type(data) is not dict and type(data) is not list:
+        return data
+    if depth <= 0:
+        raise _Refused(data, _TOO_DEEP)
+    if type(data) is dict:
+        return {key: _copy(item, depth - 1) for key, item in data.items()}
+    return [_copy(item, depth - 1) for item in data]
+
+
 def _decode_items(data: Any, depth: int) -> list[Any]:
     if type(data) is not list:
-        raise ValueError(data)
+        raise ValueError
     if depth <= 0:
-        raise NotPlain("", "list", f"it is nested too deeply; the limit is {MAX_DEPTH} levels")
+        raise _Refused(data, _TOO_DEEP)
     kinds = set(map(type, data))
     if dict not in kinds and list not in kinds:
         return list(data)
@@ -384,7 +406,9 @@ def _decode_items(data: Any, depth: int) -> list[Any]:
 
 def _decode_dict(data: Any, depth: int) -> dict[Any, Any]:
     if type(data) is not list or not all(type(pair) is list and len(pair) == 2 for pair in data):  # noqa: PLR2004
-        raise ValueError(data)
+        raise ValueError
+    if depth <= 0:
+        raise _Refused(data, _TOO_DEEP)
     depth -= 1
     return {_decode(key, depth): _decode(item, depth) for key, item in data}
 
@@ -392,13 +416,13 @@ def _decode_dict(data: Any, depth: int) -> dict[Any, Any]:
 def _decode_complex(data: Any, _depth: int) -> complex:
     real, imag = (_decode(item, 1) for item in data)
     if type(real) is not float or type(imag) is not float:
-        raise ValueError(data)
+        raise ValueError
     return complex(real, imag)
 
 
 def _decode_float(data: Any, _depth: int) -> float:
     if data not in {"nan", "inf", "-inf"}:
-        raise ValueError(data)
+        raise ValueError
     return float(data)
 
 
@@ -408,6 +432,8 @@ def _decode_timedelta(data: Any, _depth: int) -> timedelta:
 
 
 def _zone_of(name: str, offset: tzinfo | None) -> tzinfo | None:
+    from zoneinfo import ZoneInfo  # noqa: PLC0415 - see _zone_name
+
     try:
         return ZoneInfo(name)
     except (OSError, ValueError, LookupError):
@@ -431,7 +457,8 @@ def _decode_time(data: Any, _depth: int) -> time:
     return value.replace(fold=fold, tzinfo=value.tzinfo if name is None else _zone_of(name, value.tzinfo))
 
 
-_NOT_OURS = (ValueError, TypeError, AttributeError, OverflowError, InvalidOperation, _BadBase64)
+#: What malformed payloads raise. A _Refused is none of them, so that depth ends the whole.
+_NOT_OURS = (ValueError, TypeError, AttributeError, OverflowError, InvalidOperation)
 _DECODERS: dict[str, Callable[[Any, int], Any]] = {
     "$tuple": lambda data, depth: tuple(_decode_items(data, depth)),
     "$set": lambda data, depth: set(_decode_items(data, depth)),

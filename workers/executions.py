@@ -111,6 +111,10 @@ class Executions:
         except AttemptLost as exc:
             log.warning("attempt.lost", execution=attempt.id, version=attempt.version, reason=str(exc))
             attempt.abandon()
+        except Exception as exc:  # a fault of ours: a definite end, never a loop, and never the SDK's pickled rejection
+            log.exception("execution.failed", execution=attempt.id)
+            error = ErrorInfo(type=type(exc).__name__, message=f"internal error: {exc}", module="perdure")
+            result = Result(execution=attempt.id, status="failed", error=error)
         return result.model_dump(mode="json")
 
     async def _attempt(self, attempt: Attempt, submission: dict[str, Any]) -> Result:
@@ -193,7 +197,7 @@ class Executions:
             lease_left=lambda: self._services.leases.left(attempt.id, attempt.version),
         )
         if live is None:
-            live = _Live(Handlers(self._services.registry, scope))
+            live = _Live(Handlers(self._services.registry, scope, self._services.identity))
             self._live[attempt.id] = live
         live.handlers.scope = scope
         live.attempt = attempt

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Begun", "Handlers", "Running", "Scope"]
 
+#: Between two looks at a predecessor, or at the lease (s).
+ALONE_POLL = 0.05
+
 
 @dataclass(frozen=True, slots=True)
 class Scope:
@@ -69,8 +72,9 @@ class Begun:
 class Handlers:
     """The handlers of one execution in this worker."""
 
-    def __init__(self, registry: Registry, scope: Scope) -> None:
+    def __init__(self, registry: Registry, scope: Scope, identity: str) -> None:
         self._registry = registry
+        self._identity = identity
         self._running: dict[str, Running] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.scope = scope
@@ -195,9 +199,9 @@ class Handlers:
         """Run the handler, again where the policy allows it."""
         retry = 0
         while True:
-            if self.scope.lease_left() <= 0:
-                msg = "the worker's lease ran out before the call could start; it was not performed"
-                raise CallFailed(msg)
+            # Not under a lease that is about to end: the next attempt of this worker, if it has one, goes on here.
+            while self.scope.lease_left() <= 0:
+                await asyncio.sleep(ALONE_POLL)
             try:
                 return await self._call(bound.capability.handler, bound, request, retry)
             except Exception as exc:
@@ -208,4 +212,31 @@ class Handlers:
             retry += 1
 
     async def _recover(self, record: CallRecord, bound: BoundCall) -> Any:
-        raise NotImplementedError
+        """Settle a call whose handler is lost, by its policy, once its predecessor can act no more."""
+        capability = bound.capability
+        match policy.recovery(capability.effect):
+            case "repeat":
+                await self._until_alone(record, capability)
+                return await self._perform(record.request, bound)
+            case "probe":
+                await self._until_alone(record, capability)
+                return await self._probe(record, bound)
+            case "in doubt":
+                msg = f"{record.request} was started, and whether it was performed is not known"
+                raise CallInDoubt(msg, {"call": record.id})
+
+    async def _until_alone(self, record: CallRecord, capability: Capability) -> None:
+        """Wait until whoever started the call is surely not acting on it: dead, or past every deadline it had."""
+        over = record.at + (self.scope.lease_ttl + (capability.timeout or 0.0)) * 1000
+        while record.worker != self._identity and not known_dead(record.worker) and now_ms() < over:
+            await asyncio.sleep(ALONE_POLL)
+
+    async def _probe(self, record: CallRecord, bound: BoundCall) -> Any:
+        try:
+            found = await self._call(bound.capability.probe, bound, record.request, 0)
+        except NotPerformed:
+            return await self._perform(record.request, bound)
+        except Exception as exc:
+            msg = f"{record.request} was started, and its probe cannot say whether it was performed: {exc}"
+            raise CallInDoubt(msg, {"call": record.id}) from exc
+        return found

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from perdure.engine.substrate import Substrate
 
 from .confine import probe
 from .confine.interpreter import inspect_interpreter
-from .confine.policy import IsolationLevel, Limits, Readable, readable_paths, strict_policy, unconfined_policy
+from .confine.policy import IsolationLevel, Limits, Namespaces, Readable, readable_paths, strict_policy, unconfined_policy
 from .executions import Executions
 from .guest import launch
 from .guests import LOCK
@@ -41,6 +42,21 @@ __all__ = ["Services", "Worker", "serve", "standard_registry"]
 
 log = structlog.get_logger()
 
+if not structlog.is_configured():
+    # A program that configured nothing gets plain lines on stderr, and no values of variables in them.
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+#: Private namespaces are a second wall that this worker does not put up; what confines is the core.
+_NO_NAMESPACES = probe.Finding("namespaces", available=False, reason="not used by this worker", ways_out=())
+
 #: Mappings are not memory: libraries reserve far more than they touch.
 MIN_ADDRESS_SPACE = 32 << 30
 
@@ -56,7 +72,7 @@ class Services:
     pool: Pool
     identity: str
     _readable: Readable | None = None
-    _given: set[str] = field(default_factory=set)
+    _findings: probe.Findings | None = None
 
     @property
     def promises(self) -> Promises:
@@ -92,9 +108,13 @@ class Services:
 
     async def require(self, level: str) -> None:
         """Refuse a level of isolation that this machine does not give; found out once. Raises SandboxUnavailable."""
-        if level not in self._given:
-            await asyncio.to_thread(probe.require, IsolationLevel(level))
-            self._given.add(level)
+        if level == IsolationLevel.STRICT and self._findings is None:
+            seccomp, landlock = await asyncio.gather(
+                asyncio.to_thread(probe.probe_seccomp), asyncio.to_thread(probe.probe_landlock)
+            )
+            self._findings = probe.Findings(seccomp, landlock, _NO_NAMESPACES)
+        if self._findings is not None:
+            probe.require(IsolationLevel(level), self._findings, Namespaces.OFF)
 
     async def prepare(self) -> None:
         """Find out what guests may read: the interpreter and its packages."""

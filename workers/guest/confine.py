@@ -15,7 +15,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
-from . import confine_canary, confine_kernel, confine_landlock, confine_seccomp
+from . import confine_canary, confine_kernel, confine_landlock, confine_seccomp, confine_semaphores
 from .confine_kernel import ConfinementFailed
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ def _confine(policy: Mapping[str, Any]) -> dict[str, Any]:
     wanted = confine_seccomp.Filter(machine, os.getpid(), abi, real_metadata)
     program = confine_seccomp.program(wanted)
     confine_seccomp.install(program)
+    confine_semaphores.install()
     tried = confine_canary.check(forbidden, policy["read_write_folders"])
     return {
         "landlock_abi": abi,

@@ -1,0 +1,114 @@
+"""The guest's end of the channel: whole frames out, whole frames in.
+
+1. A frame is written whole or not at all, whatever threads, finalizers and signal handlers do meanwhile.
+2. A full channel blocks whoever sends: a flood slows the one who makes it.
+3. The end of the channel is the end of this process: nothing of an attempt acts after its worker is gone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from .signals import Guard
+from .wire import Chunk, Decoder, Streams, chunk_frames, message_frame
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from .signals import Critical
+    from .wire import Message
+
+__all__ = ["EXIT_CHANNEL", "Channel"]
+
+#: Bytes asked of the socket at once: about what its buffer holds.
+READ_SIZE = 256 << 10
+#: Exit code of a guest whose worker is gone or spoke nonsense (EX_PROTOCOL of sysexits.h).
+EXIT_CHANNEL = 76
+
+
+class Channel:
+    """Descriptor, decoder and outbox. ``report`` gives what the next message must carry as ``entered``."""
+
+    def __init__(self, fd: int, critical: Critical) -> None:
+        self.fd = fd
+        self.streams = Streams()
+        self.report: Callable[[], dict[str, Any] | None] = lambda: None
+        self._decoder = Decoder()
+        self._outbox: deque[tuple[bytes, bool]] = deque()
+        self._guard = Guard(critical)
+        self._sender = 0
+        self._stream_ids = 0
+
+    def send(self, message: Message, *, entered: bool = False) -> None:
+        """Send a message, blocking while the channel is full; with ``entered`` it carries the deliveries consumed."""
+        self._outbox.append((message_frame(message), entered))
+        self._drain()
+
+    def send_stream(self, data: bytes | memoryview) -> int:
+        """Send a stream; return its id, for the message that uses it."""
+        self._stream_ids += 1
+        stream = self._stream_ids
+        self.send({"t": "stream", "id": stream, "size": len(data)})
+        for frame in chunk_frames(stream, data):
+            self._outbox.append((frame, False))
+            self._drain()
+        return stream
+
+    def receive(self) -> Iterator[Message]:
+        """Read once, when the descriptor is readable; yield the messages that are complete now.
+
+        The caller holds a Critical: bytes that were read and not decoded would be lost.
+        """
+        try:
+            data = os.read(self.fd, READ_SIZE)
+        except OSError:
+            data = b""
+        if not data:
+            os._exit(EXIT_CHANNEL)
+        for frame in self._decoder.feed(data):
+            if isinstance(frame, Chunk):
+                self.streams.add(frame)
+            elif frame["t"] == "stream":
+                self.streams.announce(frame["id"], frame["size"])
+            else:
+                yield frame
+
+    def content(self, holder: dict[str, Any], key: str) -> Any:
+        """Return ``holder[key]``, or the JSON in the stream that ``key_stream`` names; None if it has neither."""
+        stream = holder.get(f"{key}_stream")
+        return holder.get(key) if stream is None else json.loads(self.streams.take(stream))
+
+    def _drain(self) -> None:
+        me = threading.get_ident()
+        while self._outbox:
+            # A finalizer that ran while this thread was writing: the writer below us goes on with what it added.
+            if self._sender == me:
+                return
+            with self._guard:
+                self._sender = me
+                try:
+                    while self._outbox:
+                        frame, entered = self._outbox.popleft()
+                        self._write(self._with_entered(frame) if entered else frame)
+                finally:
+                    self._sender = 0
+
+    def _with_entered(self, frame: bytes) -> bytes:
+        report = self.report()
+        if report is None:
+            return frame
+        tail = b',"entered":' + json.dumps(report, separators=(",", ":")).encode() + b"}"
+        length = int.from_bytes(frame[:4]) + len(tail) - 1
+        return b"".join((length.to_bytes(4), frame[4:-1], tail))
+
+    def _write(self, frame: bytes) -> None:
+        view = memoryview(frame)
+        while view:
+            try:
+                view = view[os.write(self.fd, view) :]
+            except OSError:
+                os._exit(EXIT_CHANNEL)

@@ -1,0 +1,87 @@
+"""The deliveries an execution replays, and the report of new ones. No I/O, no clock.
+
+1. Deliveries are numbered from the first of the execution; each is consumed once, in that order.
+2. While a recorded delivery is left, nothing else enters.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, NamedTuple
+
+__all__ = ["REPLY", "TIMER", "Delivery", "Deliveries"]
+
+REPLY = "r"
+TIMER = "t"
+
+
+class Delivery(NamedTuple):
+    """One thing that entered: a reply (with its outcome) or the firing of a timer, by path.
+
+    ``turns`` is 0 when the loop had nothing ready, else its number of turns since the delivery before.
+    """
+
+    kind: str
+    path: str
+    turns: int = 0
+    outcome: dict[str, Any] | None = None
+
+
+class Deliveries:
+    """What is left to replay, and what was consumed since the host was last told."""
+
+    def __init__(self, recorded: dict[str, Any] | None = None) -> None:
+        recorded = recorded or {}
+        items = recorded.get("deliveries", ())
+        self._recorded = deque(Delivery(item[0], item[1], item[2], item[3] if len(item) > 3 else None) for item in items)
+        #: Seconds left of timers whose deadline is recorded, by path.
+        self.timers: dict[str, float] = dict(recorded.get("timers", {}))
+        #: Number of the next delivery to be consumed. Those replayed end where the numbering of new ones begins.
+        self.consumed = recorded.get("consumed", len(self._recorded)) - len(self._recorded)
+        self._reported = self.consumed + len(self._recorded)
+        self._fresh: deque[list[Any]] = deque()
+
+    @property
+    def replaying(self) -> bool:
+        """Whether a recorded delivery is left."""
+        return bool(self._recorded)
+
+    @property
+    def head(self) -> Delivery | None:
+        """The recorded delivery that must come next, if any is left."""
+        return self._recorded[0] if self._recorded else None
+
+    @property
+    def left(self) -> int:
+        """How many recorded deliveries are left."""
+        return len(self._recorded)
+
+    def wants(self, kind: str, path: str) -> bool:
+        """Whether the next recorded delivery is this one."""
+        return bool(self._recorded) and self._recorded[0].kind == kind and self._recorded[0].path == path
+
+    def replayed(self) -> Delivery:
+        """Consume the next recorded delivery."""
+        self.consumed += 1
+        return self._recorded.popleft()
+
+    def entered(self, kind: str, path: str, turns: int) -> None:
+        """Note a new delivery that was consumed."""
+        self.consumed += 1
+        self._fresh.append([kind, path, turns])
+
+    def report(self) -> dict[str, Any] | None:
+        """Return ``entered`` for the next message: what the host has not been told of, or None."""
+        if not self._fresh:
+            return None
+        items: list[list[Any]] = []
+        while self._fresh:
+            items.append(self._fresh.popleft())
+        at = self._reported
+        self._reported += len(items)
+        return {"at": at, "items": items}
+
+    @property
+    def unreported(self) -> int:
+        """How many deliveries the host has not been told of."""
+        return len(self._fresh)

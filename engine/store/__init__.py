@@ -11,6 +11,7 @@ from .errors import (
     StoreNewer,
     StoreReadOnly,
 )
+from .maintenance import back_up, problems
 
 __all__ = [
     "SqliteConnection",
@@ -22,4 +23,6 @@ __all__ = [
     "StoreLocked",
     "StoreNewer",
     "StoreReadOnly",
+    "back_up",
+    "problems",
 ]

@@ -142,21 +142,30 @@ class Committer:
         self._report(jobs, messages if changed else None, loop)
 
     def _report(self, jobs: list[_Job], messages: Messages | None, loop: asyncio.AbstractEventLoop) -> None:
-        by_loop: dict[asyncio.AbstractEventLoop, list[_Job]] = {}
+        elsewhere: dict[asyncio.AbstractEventLoop, list[_Job]] = {}
+        here: list[_Job] = []
         for job in jobs:
-            if job.loop is not None:
-                by_loop.setdefault(job.loop, []).append(job)
-        for asker, settled in by_loop.items():
-            call_on(asker, _settle, settled)
+            if job.loop is loop:
+                here.append(job)
+            elif job.loop is not None:
+                elsewhere.setdefault(job.loop, []).append(job)
+        # In one call, so that whoever is answered finds the commit already counted.
+        call_on(loop, self._finish, here, messages)
+        for other, settled in elsewhere.items():
+            call_on(other, _settle, settled)
+
+    def _finish(self, jobs: list[_Job], messages: Messages | None) -> None:
+        _settle(jobs)
         if messages is not None:
-            call_on(loop, self._committed, messages)
+            self._committed(messages)
 
     def _after(self, database: Database, timer: _Job | None) -> int | None:
         if timer is not None and timer.error is not None:
             log.warning("timeouts could not be written; they are tried again", error=str(timer.error))
             return self._clock() + AFTER_ERROR
         try:
-            return timeouts.nearest(database)
+            with database.snapshot():
+                return timeouts.nearest(database)
         except StoreError as error:
             log.warning("the next timeout could not be read; it is tried again", error=str(error))
             return self._clock() + AFTER_ERROR

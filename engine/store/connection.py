@@ -11,6 +11,7 @@ import asyncio
 import os
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Final, Self
 
@@ -19,7 +20,7 @@ import structlog
 from resonate.timing import Clock, now_ms
 from resonate.types import PromiseRecord
 
-from . import members, timeouts, wire
+from . import maintenance, members, timeouts, wire
 from .actions import ACTIONS, READS
 from .commits import Committer
 from .database import Database, Synchronous, members_folder
@@ -112,17 +113,20 @@ class SqliteConnection:
 
     async def _start(self) -> None:
         database = await asyncio.to_thread(Database.open, self.path, synchronous=self._synchronous)
+        committer = Committer(self._clock, self._committed)
+        committer.start(database, asyncio.get_running_loop())
         try:
             self._reader = await asyncio.to_thread(Database.open_reader, self.path)
             self._card = self._card._replace(receives=bool(self._receivers))
             if self._lock is None:
                 self._lock = members.hold(self._folder, self._card.name)
                 await self._peers.listen()
+            others = await committer.write(self._join)
         except BaseException:
-            database.close()
+            await committer.stop()
+            await self._close_reader()
             raise
-        self._committer.start(database, asyncio.get_running_loop())
-        others = await self._committer.write(self._join)
+        self._committer = committer
         self._peers.connect(self._member, others)
         self._spawn(self._look_regularly())
 
@@ -140,20 +144,24 @@ class SqliteConnection:
         if self._starting is not None:
             await asyncio.wait([self._starting])
             if not self._failed(self._starting):
-                await self._committer.write(self._leave)
+                await self._guarded(self._committer.write(self._leave))
                 await self._committer.stop()
         await self._peers.close()
         for task in self._background:
             task.cancel()
         if self._background:
             await asyncio.wait(self._background)
-        if self._reader is not None:
-            await asyncio.get_running_loop().run_in_executor(self._reading, self._reader.close)
+        await self._close_reader()
         self._reading.shutdown(wait=False)
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
         self._receivers.clear()
+
+    async def _close_reader(self) -> None:
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            await asyncio.get_running_loop().run_in_executor(self._reading, reader.close)
 
     def _leave(self, db: Database, now: int, messages: Messages) -> None:
         members.bury(db, self._folder, now, self._member, messages)
@@ -221,6 +229,47 @@ class SqliteConnection:
                 self._peers.watch(on=False)
         return self._generation
 
+    async def collect(self, before: int, keep: Callable[[str], bool]) -> int:
+        """Delete the trees that settled before a time (in milliseconds); how many promises that were.
+
+        `keep` is asked with each tree's first id, and what it answers True to stays: what somebody still needs is
+        for the caller to know.
+        """
+        removed = 0
+        after = maintenance.Head(-1, "")
+        while heads := await self._read(partial(maintenance.old_heads, before=before, after=after)):
+            for head in heads:
+                more = not keep(head.id)
+                while more:
+                    count, more = await self._committer.write(partial(self._collect, head=head.id, before=before))
+                    removed += count
+            after = heads[-1]
+        return removed
+
+    @staticmethod
+    def _collect(db: Database, _now: int, _messages: Messages, *, head: str, before: int) -> tuple[int, bool]:
+        return maintenance.collect(db, head, before)
+
+    async def vacuum(self) -> None:
+        """Give free pages back to the disk, a few at a time."""
+        await self.start()
+        while await self._committer.write(maintenance.give_back):
+            pass
+
+    async def check(self) -> list[str]:
+        """What is wrong with the file, one line each; reads all of it, beside the work."""
+        await self.start()
+        return await asyncio.to_thread(maintenance.problems, self.path)
+
+    async def back_up(self, target: str | os.PathLike[str]) -> None:
+        """Copy the store as it is at one moment to a new file, beside the work; opening the copy restores it.
+
+        Raises:
+            StoreError: the target exists or cannot be written.
+        """
+        await self.start()
+        await asyncio.to_thread(maintenance.back_up, self.path, Path(target))
+
     async def __aenter__(self) -> Self:
         await self.start()
         return self
@@ -237,11 +286,8 @@ class SqliteConnection:
             with reader.snapshot():
                 return read(reader)
 
-        return await self._look(run)
-
-    async def _look[T](self, look: Callable[[Database], T]) -> T:
         assert self._reader is not None  # noqa: S101 - there since start
-        return await asyncio.get_running_loop().run_in_executor(self._reading, look, self._reader)
+        return await asyncio.get_running_loop().run_in_executor(self._reading, run, self._reader)
 
     def _committed(self, messages: Messages) -> None:
         self.on_changed()
@@ -299,7 +345,7 @@ class SqliteConnection:
         seen = -1
         while True:
             await asyncio.sleep(LOOK)
-            version = await self._look(Database.version_of_data)
+            version = await self._read(Database.version_of_data)
             if version != seen:
                 seen = version
                 await self._catch_up()

@@ -27,7 +27,8 @@ __all__ = ["SCHEMA_VERSION", "Database", "Synchronous"]
 
 type Synchronous = Literal["FULL", "NORMAL"]
 
-SCHEMA_VERSION: Final = 1
+MIGRATIONS: Final = ("schema.sql",)  # the script at place n brings a file of format n to n + 1; 0 is an empty file
+SCHEMA_VERSION: Final = len(MIGRATIONS)
 APPLICATION_ID: Final = 0x50455244  # "PERD": tells our files from other programs' SQLite files
 SQLITE_HEADER: Final = b"SQLite format 3\x00"
 
@@ -227,10 +228,10 @@ class Database:
         return version
 
     def _migrate(self) -> None:
-        if self._version() == SCHEMA_VERSION:  # another process was first
-            return
-        for statement in statements(files(__package__).joinpath("schema.sql").read_text("utf-8")):
-            self._connection.execute(statement)
+        # Read again: another process may have been first.
+        for script in MIGRATIONS[self._version() :]:
+            for statement in statements(files(__package__).joinpath(script).read_text("utf-8")):
+                self._connection.execute(statement)
         self._connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
@@ -249,6 +250,36 @@ def connect(path: Path) -> sqlite3.Connection:
     except sqlite3.Error as error:
         raise translate(error, path) from error
     return connection
+
+
+def problems_of_file(path: Path) -> list[str]:
+    """What SQLite's own check finds wrong with a whole file."""
+    refuse_foreign(path)
+    try:
+        connection = connect(path)
+        try:
+            rows = connection.execute("PRAGMA integrity_check").fetchall()
+        finally:
+            connection.close()
+    except sqlite3.Error as error:
+        return [str(error)]
+    return [str(row[0]) for row in rows if row[0] != "ok"]
+
+
+def copy_file(path: Path, target: Path) -> None:
+    """Copy a database as it is at one moment, while others write to it."""
+    source = connect(path)
+    try:
+        copy = connect(target)
+        try:
+            source.backup(copy)
+            copy.execute("PRAGMA journal_mode = DELETE")  # one file, without a log beside it
+        finally:
+            copy.close()
+    except sqlite3.Error as error:
+        raise translate(error, target) from error
+    finally:
+        source.close()
 
 
 def refuse_foreign(path: Path) -> None:

@@ -8,9 +8,10 @@ import sys
 from datetime import timedelta
 from typing import Any
 
-from perdure.engine.store import SqliteConnection
 from resonate.context import Context
 from resonate.resonate import Resonate
+
+from perdure.engine.store import SqliteConnection
 
 
 def say(**what: Any) -> None:
@@ -52,7 +53,9 @@ async def write(path: str, start: str) -> None:
             while True:
                 number += 1
                 id = f"p{number}"
-                await request(connection, "promise.create", id=id, timeoutAt=2**53, param={"data": "x" * (number % 500)})
+                await request(
+                    connection, "promise.create", id=id, timeoutAt=2**53, param={"data": "x" * (number % 500)}
+                )
                 say(created=id)
                 await request(connection, "promise.settle", id=id, state="resolved", value={"data": str(lane)})
                 say(settled=id)

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
+
 from perdure.engine.store import SqliteConnection
 from perdure.engine.store.actions import ACTIONS
 from perdure.engine.store.database import Database, members_folder

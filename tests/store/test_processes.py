@@ -10,9 +10,10 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
+
 from perdure.engine.store import SqliteConnection
 
 CHILD = Path(__file__).with_name("child.py")
@@ -72,7 +73,7 @@ class Member:
         self.told: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self.connection.recv(lambda message: self.told.put_nowait(json.loads(message)))
 
-    async def __aenter__(self) -> Member:
+    async def __aenter__(self) -> Self:
         await self.connection.start()
         return self
 
@@ -129,7 +130,7 @@ async def test_a_process_killed_while_nobody_watched_is_buried_by_the_next(path:
     await child.process.wait()
     async with Member(path) as member:
         assert await member.offered() == ("t", 1)
-    assert os.listdir(f"{path}-members") == ["write.lock"]
+    assert [file.name for file in Path(f"{path}-members").iterdir()] == ["write.lock"]
 
 
 async def test_a_paused_process_that_comes_back_is_fenced(path: Path, children: list[Child]) -> None:
@@ -224,8 +225,7 @@ async def test_delivery_between_processes_takes_milliseconds(path: Path) -> None
 
 async def test_eight_processes_each_task_once_none_lost(path: Path, children: list[Child]) -> None:
     rounds = 60
-    for _ in range(8):
-        children.append(await Child.start("hammer", path, rounds))
+    children += [await Child.start("hammer", path, rounds) for _ in range(8)]
     took: list[str] = []
     complete = asyncio.Event()
 

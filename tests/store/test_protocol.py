@@ -90,7 +90,9 @@ class TestPromises:
 
     def test_search_pages_by_id_and_filters_by_what_is_seen(self, machine: Machine) -> None:
         for number in range(5):
-            machine.create(0, f"p{number}", timeout=10 if number == 1 else 99, kind="even" if number % 2 == 0 else "odd")
+            machine.create(
+                0, f"p{number}", timeout=10 if number == 1 else 99, kind="even" if number % 2 == 0 else "odd"
+            )
         machine.settle(1, "p4")
         first = machine.apply(20, "promise.search", state="pending", limit=2)[1]
         assert [p["id"] for p in first["promises"]] == ["p0", "p2"]
@@ -152,12 +154,13 @@ class TestTasks:
         machine.create(0, "a:x", external="true")
         machine.apply(0, "task.release", id="a", version=version)
         machine.acquire(0, "a", version)
-        extra: dict[str, Any] = {
+        extras: dict[str, dict[str, Any]] = {
             "task.fence": {"action": {"kind": "promise.settle", "data": {"id": "a:x", "state": "resolved"}}},
             "task.suspend": {"actions": [{"data": {"awaited": "a:x", "awaiter": "a"}}]},
             "task.fulfill": {"action": {"data": {"id": "a", "state": "resolved"}}},
             "task.release": {},
-        }[kind]
+        }
+        extra = extras[kind]
         assert machine.apply(1, kind, id="none", version=1, **refocus(extra, "none"))[0] in {400, 404}
         assert machine.apply(1, kind, id="a", version=version, **extra)[0] == 409
         assert machine.task(1, "a") == ("acquired", 2)

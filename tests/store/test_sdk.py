@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from perdure.engine.store import SqliteConnection
 from resonate.context import Context
 from resonate.resonate import Resonate
 from resonate.retry import Never
 from resonate.types import Value
+
+from perdure.engine.store import SqliteConnection
 
 
 @pytest.fixture
@@ -113,7 +114,7 @@ async def test_failure_reaches_the_caller(resonate: Resonate) -> None:
 
 async def test_a_schedule_is_kept(resonate: Resonate) -> None:
     resonate.register(double)
-    await resonate.schedule("nightly", "0 3 * * *", "double", 4)
+    await resonate.schedule("nightly", "0 3 * * *", "double", (4,))
     found = await resonate.schedules.get("nightly")
     assert found.cron == "0 3 * * *"
     await resonate.schedules.delete("nightly")

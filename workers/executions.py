@@ -100,7 +100,7 @@ class Executions:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._live: dict[str, _Live] = {}
-        self._stopping = False
+        self._watched: set[str] = set()
 
     async def execute(self, context: Context, submission: dict[str, Any]) -> dict[str, Any]:
         """Run one attempt; returns the Result's JSON form. This is what the SDK calls."""
@@ -141,6 +141,7 @@ class Executions:
             live.attempt = None
             live.run = None
             live.ended.set()
+            self._watched.discard(attempt.id)
             if not live.handlers.busy:
                 self._live.pop(attempt.id, None)
 
@@ -391,12 +392,20 @@ class Executions:
         result = self._result(attempt, job, run).model_copy(
             update={"status": status, "error": reason, "checkpoint": job.base.step}
         )
+        for record in await self._records(attempt, step):
+            if not record.settled and record.param.get("effect") == "external":
+                gone = {"type": "CallCancelled", "message": f"the execution ended as {status}", "data": None}
+                await attempt.settle(record.id, gone, state="rejected")
         await self._settle_step(attempt, step, run, result, None)
         return result
 
     async def _settle_step(
         self, attempt: Attempt, step: int, run: Run | None, result: Result, manifest: Manifest | None
     ) -> None:
+        if attempt.version > 1 or attempt.id in self._watched:
+            cancel = await attempt.get(cancel_id(attempt.id))
+            if cancel is not None and not cancel.settled:
+                await attempt.settle(cancel.id, {"at": now_ms(), "unused": True})
         await attempt.settle(
             step_id(attempt.id, step),
             {
@@ -450,6 +459,7 @@ class Executions:
     async def _watch(self, attempt: Attempt, live: _Live) -> None:
         """Look out for a request to cancel, and for the execution being settled by others."""
         await asyncio.sleep(WATCH_AFTER)
+        self._watched.add(attempt.id)
         try:
             cancel = await attempt.create(cancel_id(attempt.id), "cancel", {"at": now_ms()}, external=True)
             heard = await attempt.listen(cancel.id)
@@ -490,7 +500,6 @@ class Executions:
 
     async def close(self) -> None:
         """Give every task back and end everything that runs."""
-        self._stopping = True
         for live in list(self._live.values()):
             if live.attempt is not None:
                 live.attempt.lose("the worker is stopping")

@@ -199,9 +199,8 @@ class Run:
         pump = asyncio.create_task(self.guest.link.pump(self.handle))
         try:
             self._resume()
-            await asyncio.wait(
-                {pump, self.guest.died, attempt.lost, self._end, *self._tasks}, return_when=asyncio.FIRST_COMPLETED
-            )
+            # A task that fails sets the end; one that ends well is no end.
+            await asyncio.wait({pump, self.guest.died, attempt.lost, self._end}, return_when=asyncio.FIRST_COMPLETED)
             return await self._ending(pump)
         finally:
             self.ran += time.monotonic() - started
@@ -213,9 +212,8 @@ class Run:
             self._attempt.lost.result()
         if self._end.done():
             return self._end.result()
-        for task in [*self._tasks, pump]:
-            if task.done() and (exc := task.exception()) is not None and not isinstance(exc, LinkClosed):
-                raise exc
+        if pump.done() and (exc := pump.exception()) is not None and not isinstance(exc, LinkClosed):
+            raise exc
         death = await asyncio.shield(self.guest.died)
         raise GuestDied(death)
 

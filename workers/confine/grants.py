@@ -5,7 +5,7 @@ A link that a guest could have planted would turn into a grant, so every hop of 
 
 from __future__ import annotations
 
-__all__ = ["Refused", "hops", "outermost", "sift", "with_linked_packages"]
+__all__ = ["Refused", "Sifted", "hops", "outermost", "sift", "with_linked_packages"]
 
 import os
 from dataclasses import dataclass
@@ -38,6 +38,15 @@ class Refused:
     why: str
 
 
+@dataclass(frozen=True, slots=True)
+class Sifted:
+    """Real paths that may be granted, the links that lead to them with their targets, and what was refused."""
+
+    granted: tuple[Path, ...]
+    links: tuple[tuple[Path, str], ...]
+    refused: tuple[Refused, ...]
+
+
 def hops(path: Path) -> Iterator[Path]:
     """Every place the kernel would pass through to open an absolute path, the real one last; OSError on a loop."""
     links = 0
@@ -63,9 +72,10 @@ def hops(path: Path) -> Iterator[Path]:
     yield done
 
 
-def sift(paths: Iterable[Path], *, private: Sequence[Path]) -> tuple[tuple[Path, ...], tuple[Refused, ...]]:
+def sift(paths: Iterable[Path], *, private: Sequence[Path]) -> Sifted:
     """Resolve each path and part those that may be granted from those that may not; missing ones are left out."""
     granted: dict[Path, None] = {}
+    links: dict[Path, str] = {}
     refused: dict[Path, Refused] = {}
     for path in dict.fromkeys(paths):
         try:
@@ -79,9 +89,10 @@ def sift(paths: Iterable[Path], *, private: Sequence[Path]) -> tuple[tuple[Path,
         why = _objection(passed, private)
         if why is None:
             granted[real] = None
+            links.update((link, str(link.readlink())) for link in passed[:-1])
         else:
             refused[path] = Refused(path, why)
-    return tuple(granted), tuple(refused.values())
+    return Sifted(tuple(granted), tuple(links.items()), tuple(refused.values()))
 
 
 def _objection(passed: Sequence[Path], private: Sequence[Path]) -> str | None:

@@ -102,9 +102,13 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Readable:
-    """What the guests of one interpreter may read, what was left out, and the folders it was kept apart from."""
+    """What the guests of one interpreter may read, what was left out, and the folders it was kept apart from.
+
+    `links` are the symbolic links, and their targets, that lead to what is granted.
+    """
 
     granted: tuple[Path, ...]
+    links: tuple[tuple[Path, str], ...]
     refused: tuple[Refused, ...]
     private: tuple[Path, ...]
 
@@ -119,6 +123,7 @@ class Policy:
     read_write: tuple[Path, ...] = ()
     devices: tuple[Path, ...] = ()
     forbidden: tuple[Path, ...] = ()
+    links: tuple[tuple[Path, str], ...] = ()
     refused: tuple[Refused, ...] = ()
     parent: int | None = None
     keep_fds: tuple[int, ...] = _KEPT
@@ -156,9 +161,9 @@ def readable_paths(
     wanted = [*_interpreter_paths(interpreter), runtime, *also_readable]
     everything = [*wanted, *with_linked_packages(interpreter.search_path)]
     kept_apart = tuple(path.resolve() for path in private)
-    granted, refused = sift(everything, private=kept_apart)
+    sifted = sift(everything, private=kept_apart)
     system = tuple(path for path in map(Path, (*_SYSTEM, *_FACTS)) if path.exists())
-    return Readable(outermost((*system, *granted)), refused, kept_apart)
+    return Readable(outermost((*system, *sifted.granted)), sifted.links, sifted.refused, kept_apart)
 
 
 def strict_policy(
@@ -176,6 +181,7 @@ def strict_policy(
         read_write=tuple(_writable_folder(path, readable.private) for path in writable),
         devices=tuple(path for path in map(Path, _DEVICES) if path.exists()),
         forbidden=(Path(_CANARY),),
+        links=readable.links,
         refused=readable.refused,
         parent=parent,
     )
@@ -186,6 +192,7 @@ def _interpreter_paths(interpreter: Interpreter) -> list[Path]:
     # The executable itself is read by platform.platform().
     return [
         *(interpreter.executable, *parts, *interpreter.search_path),
+        *(prefix / "pyvenv.cfg" for prefix in interpreter.prefixes),
         *(*interpreter.zones, *interpreter.library_folders),
     ]
 

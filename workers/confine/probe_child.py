@@ -1,0 +1,69 @@
+"""The inside of a probe: put one layer on this process, try what it must refuse, and print what was found as JSON.
+
+Run as a program by `probe`; it imports the guest's half only, so that it starts fast.
+"""
+
+from __future__ import annotations
+
+import errno as errors
+import json
+import os
+import socket
+import sys
+from typing import Any
+
+from perdure.workers.guest import confine_kernel, confine_landlock, confine_seccomp
+from perdure.workers.guest.confine_kernel import ConfinementFailed
+
+
+def _seccomp() -> dict[str, Any]:
+    confine_kernel.prctl(confine_kernel.PR_SET_NO_NEW_PRIVS, 1)
+    wanted = confine_seccomp.Filter(confine_kernel.machine(), os.getpid(), confine_landlock.KNOWN_ABI)
+    confine_seccomp.install(confine_seccomp.program(wanted))
+    try:
+        socket.socket(socket.AF_INET, socket.SOCK_STREAM).close()
+    except PermissionError:
+        return {}
+    raise ConfinementFailed("seccomp", 0, "a filter was accepted and has no effect")
+
+
+def _landlock() -> dict[str, Any]:
+    abi = confine_landlock.kernel_abi()
+    os.listdir("/")
+    confine_kernel.prctl(confine_kernel.PR_SET_NO_NEW_PRIVS, 1)
+    confine_landlock.restrict(min(abi, confine_landlock.KNOWN_ABI), [], [])
+    try:
+        os.listdir("/")
+    except PermissionError:
+        return {"version": abi}
+    raise ConfinementFailed("landlock", 0, "a ruleset was accepted and has no effect")
+
+
+def _namespaces() -> dict[str, Any]:
+    if len([name for name in os.listdir("/proc") if name.isdigit()]) > 2:  # noqa: PLR2004 - its init, and this
+        raise ConfinementFailed("namespaces", 0, "other processes can be seen from inside")
+    interfaces = [name for _, name in socket.if_nameindex()]
+    if interfaces not in ([], ["lo"]):
+        raise ConfinementFailed("namespaces", 0, f"the host's network is there: {interfaces}")
+    if not os.statvfs("/").f_flag & os.ST_RDONLY:
+        raise ConfinementFailed("namespaces", errors.EROFS, "/ can be written to from inside")
+    try:
+        os.unshare(os.CLONE_NEWUSER)
+    except OSError:
+        return {}
+    raise ConfinementFailed("namespaces", 0, "further user namespaces can be made inside")
+
+
+
+
+_PROBES = {"seccomp": _seccomp, "landlock": _landlock, "namespaces": _namespaces}
+
+
+def main(layer: str) -> None:
+    try:
+        answer = {"available": True, **_PROBES[layer]()}
+    except ConfinementFailed as problem:
+        answer = {"available": False, "errno": problem.errno, "reason": problem.message}
+    except OSError as problem:
+        answer = {"available": False, "errno": problem.errno or 0, "reason": str(problem)}
+    sys.stdout.write(json.dumps(answer))

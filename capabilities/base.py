@@ -242,7 +242,7 @@ def _arguments_type(signature: inspect.Signature) -> Any:
         each.name: Required[each.annotation] if each.default is each.empty else NotRequired[each.annotation]
         for each in signature.parameters.values()
     }
-    kind = TypedDict("Arguments", fields)  # type: ignore[misc, operator]  # made of data
+    kind: Any = TypedDict("Arguments", fields)  # type: ignore[misc]  # made of data
     kind.__pydantic_config__ = ConfigDict(extra="forbid", arbitrary_types_allowed=False)
     return kind
 

@@ -56,7 +56,11 @@ async def _request(  # one argument per part of a request
     except (httpx.HTTPError, httpx.InvalidURL) as exc:
         msg = f"{method} {url}: {exc}"
         raise CallFailed(msg) from None
-    reply: dict[str, Any] = {"status": response.status_code, "url": str(response.url), "headers": dict(response.headers)}
+    reply: dict[str, Any] = {
+        "status": response.status_code,
+        "url": str(response.url),
+        "headers": dict(response.headers),
+    }
     if response.headers.get("content-type", "").partition(";")[0].strip().endswith("json"):
         try:
             reply["json"] = json_module.loads(body)

@@ -1,6 +1,6 @@
 """What may be done with a call that failed, or that started and left no outcome. Pure: tables and numbers.
 
-1. A recorded reply is never asked for twice; a call without one is repeated, probed or said to be in doubt, never guessed.
+1. A recorded reply is never asked for twice; a call without one is repeated, probed or in doubt, never guessed.
 2. A handler runs again by itself only where its effect is ``repeat``, or where it said that it did nothing.
 3. Nobody acts on a call while a predecessor may still be acting on it.
 """

@@ -82,7 +82,7 @@ def _load(grant: str) -> Iterator[Capability]:
     module_name, _, attribute = grant.partition(":")
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # noqa: BLE001 - the module is somebody's, and may fail in any way
+    except Exception as error:
         msg = f"{grant!r} cannot be granted: importing {module_name} failed: {type(error).__name__}: {error}"
         raise UnknownGrant(" ".join(msg.split())) from error
     found = getattr(module, attribute, None)

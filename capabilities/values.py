@@ -70,7 +70,7 @@ class Ref:
         return f"Ref({self.digest!r}, {self.size})"
 
 
-class _Refused(Exception):  # noqa: N818 - an inner signal: the walk that names the place begins where it is caught
+class _Refused(Exception):
     def __init__(self, value: object, why: str) -> None:
         self.value = value
         self.why = why
@@ -432,7 +432,7 @@ def _decode_timedelta(data: Any, _depth: int) -> timedelta:
 
 
 def _zone_of(name: str, offset: tzinfo | None) -> tzinfo | None:
-    from zoneinfo import ZoneInfo  # noqa: PLC0415 - see _zone_name
+    from zoneinfo import ZoneInfo
 
     try:
         return ZoneInfo(name)

@@ -145,10 +145,8 @@ class Client:
         session_name(name)
         names: list[str] | None = None
         if grants is not None:
-            names = []
-            for grant in grants:
-                self._registry.resolve(grant)
-                names.append(grant.name if isinstance(grant, Capability) else grant)
+            self._registry.resolve_all(grants)
+            names = [grant.name if isinstance(grant, Capability) else grant for grant in grants]
         if not create and await read_settings(self.substrate.promises, name) is None:
             msg = f"there is no session {name!r}: 'perdure sessions' lists those there are"
             raise SessionNotFound(msg)
@@ -303,7 +301,8 @@ class Session:
                 if made is not None:
                     return made
             if not wait:
-                msg = f"session {self.name!r} is busy with execution {last + (root is None or root.settled)}: wait for it, or cancel it"
+                holder = execution_id(self.name, last if root is not None and not root.settled else last + 1)
+                msg = f"session {self.name!r} is busy with {holder}: wait for it, or cancel it"
                 raise SessionBusy(msg)
             await substrate.changed(BUSY_POLL)
 
@@ -384,7 +383,7 @@ class Execution:
         return submission
 
     async def cancel(self) -> None:
-        """Ask, durably, for it to be stopped; its result says how it stopped. Raises ExecutionNotFound, AlreadySettled."""
+        """Ask, durably, for it to be stopped; its result says how. Raises ExecutionNotFound, AlreadySettled."""
         root = await self._root()
         if root.settled:
             msg = f"{self.id} has ended already"

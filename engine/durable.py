@@ -1,7 +1,7 @@
 """The adapter to the Resonate SDK: the only file that touches its internals.
 
 1. Nothing of ours takes an id from the SDK's counters, and no record shares a branch with another.
-2. An operation that fails ends the attempt: the failure reaches whoever waits on ``Attempt.lost``, wherever it happened.
+2. An operation that fails ends the attempt: whoever waits on ``Attempt.lost`` is told, wherever it happened.
 3. A rejected promise carries plain data of our own, and nothing that came from outside is ever unpickled.
 
 ``tests/engine/test_durable.py`` holds what this file assumes of the pinned SDK version.

@@ -28,7 +28,7 @@ async def gather_files(paths: Sequence[str | Path], blobs: BlobStore) -> dict[st
     found: dict[str, str] = {}
     total = 0
     for given in paths:
-        for name, path in await asyncio.to_thread(lambda given=given: list(_walk(Path(given)))):
+        for name, path in await asyncio.to_thread(_listed, Path(given)):
             if len(found) >= MAX_FILES:
                 msg = f"more than {MAX_FILES} files: bring an archive instead"
                 raise FileRefused(msg)
@@ -43,6 +43,10 @@ async def gather_files(paths: Sequence[str | Path], blobs: BlobStore) -> dict[st
                 raise FileRefused(msg)
             found[name] = await blobs.put(data)
     return found
+
+
+def _listed(given: Path) -> list[tuple[str, Path]]:
+    return list(_walk(given))
 
 
 def _walk(given: Path) -> Iterator[tuple[str, Path]]:

@@ -9,7 +9,7 @@ from .errors import ExecutionNotFound
 from .ids import parse_execution, record_id, step_id
 from .inspection import outputs_of, promises_of, records_from, shown_call
 from .journal import outcome_of
-from .records import CallEvent, ErrorInfo, ExecutionInfo, FinishedEvent, OutputEvent, Result, WaitingEvent
+from .records import CallEvent, ErrorInfo, ExecutionInfo, FinishedEvent, OutputEvent, Result, Status, WaitingEvent
 from .refs import fetched
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ async def read_result(substrate: Substrate, root: Promise) -> Result:
         if result.has_value and isinstance(result.data, dict) and "$ref" in result.data:
             return result.model_copy(update={"data": await fetched(substrate.blobs, result.data)})
         return result
-    status = "timeout" if root.state == "rejected_timedout" else "cancelled"
+    status: Status = "timeout" if root.state == "rejected_timedout" else "cancelled"
     message = "its deadline passed" if status == "timeout" else f"it was settled from outside ({root.state})"
     return Result(execution=root.id, status=status, error=ErrorInfo(type="Settled", message=message, module="perdure"))
 

@@ -45,7 +45,7 @@ class RecordId(NamedTuple):
 
     execution: ExecutionId
     step: int
-    index: int
+    number: int
 
 
 def session_name(text: str) -> str:

@@ -94,7 +94,7 @@ async def tree_of(substrate: Substrate, execution: str) -> TreeNode:
             others.append(promise)
     nodes = []
     for id, step in sorted(steps.items(), key=lambda item: _number(item[0])):
-        records = sorted(children.get(id, []), key=lambda promise: parse_record(promise.id).index)
+        records = sorted(children.get(id, []), key=lambda promise: parse_record(promise.id).number)
         nodes.append(_step(step, tuple(_record(record) for record in records)))
     nodes += [_other(promise) for promise in others]
     return TreeNode(

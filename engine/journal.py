@@ -5,7 +5,7 @@
 3. While recorded calls have not all been asked again, nothing new is performed.
 
 Deliveries (replies, timer firings) are numbered in the order in which the guest consumed them. Every record carries
-the ones consumed before it that no acknowledged record carries yet, so the journal knows the order up to its last record.
+the ones consumed before it that no acknowledged record carries yet: the journal knows the order up to its last record.
 """
 
 from __future__ import annotations

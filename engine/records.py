@@ -28,7 +28,7 @@ __all__ = [
     "WaitingEvent",
 ]
 
-#: How an execution ended. ``ok`` and ``exit`` with code 0 are successes; ``refused`` and ``busy`` mean that nothing ran.
+#: How an execution ended. ``ok``, and ``exit`` with code 0, are successes; ``refused`` and ``busy``: nothing ran.
 Status = Literal["ok", "error", "exit", "cancelled", "diverged", "crashed", "timeout", "refused", "busy", "failed"]
 
 
@@ -124,7 +124,7 @@ class CallEvent(_Data):
 
 
 class WaitingEvent(_Data):
-    """Nothing runs: the execution waits for these calls to be answered from outside, or for this time (ms since 1970)."""
+    """Nothing runs: the execution waits for these calls to be answered, or for this time (ms since 1970)."""
 
     type: Literal["waiting"] = "waiting"
     calls: tuple[str, ...] = ()

@@ -51,8 +51,8 @@ async def state_identity(promises: Promises) -> str:
     """Return the state's own id, made by whoever opens it first. Raises StateNewer."""
     found = await promises.get(STATE_ID)
     if found is None:
-        param = {"id": secrets.token_hex(16), "format": FORMAT}
-        found = await promises.create(STATE_ID, "state", param, timeout_at=now_ms() + FOREVER_MS)
+        born = {"id": secrets.token_hex(16), "format": FORMAT}
+        found = await promises.create(STATE_ID, "state", born, timeout_at=now_ms() + FOREVER_MS)
     param = found.param
     if not isinstance(param, dict) or not isinstance(param.get("id"), str):
         msg = f"the promise {STATE_ID} is not ours: this store is used by something else"

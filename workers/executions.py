@@ -12,7 +12,7 @@ import asyncio
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, assert_never
 
 import structlog
 from pydantic import ValidationError
@@ -33,6 +33,7 @@ from .confine.errors import SandboxUnavailable
 from .guests import Guest, GuestDied, GuestFailed, WorkspaceLock, WorkspaceTaken
 from .handlers import Handlers, Scope
 from .launching import guest_config
+from .link import LinkClosed
 from .messages import Done, ProtocolViolation, Restored
 from .pool import Idle, Parked
 from .run import Diverging, Ended, Resting, Run
@@ -215,40 +216,49 @@ class Executions:
         if run is not None:
             run.handlers = live.handlers
         step = 0
+        found = await attempt.create(step_id(attempt.id, step), "step", {"step": step, "at": now_ms()})
+        if found.settled:
+            return Result.model_validate(found.value["result"])
         while True:
-            if run is None:
-                settled = await attempt.create(step_id(attempt.id, step), "step", {"step": step, "at": now_ms()})
-                if settled.settled and settled.value.get("result"):
-                    return Result.model_validate(settled.value["result"])
-                try:
-                    run = await self._launch(attempt, job, live, step)
-                except (JournalDamaged, GuestFailed, WorkspaceTaken) as exc:
-                    return await self._failed(attempt, job, step, None, "failed", type(exc).__name__, str(exc))
-            live.run = run
             try:
+                if run is None:
+                    run = await self._launch(attempt, job, live, step)
+                live.run = run
                 return await self._drive(attempt, job, live, run, started)
             except GuestDied as exc:
-                run = None
-                if live.cancelled:
-                    return await self._failed(
-                        attempt, job, step, None, "cancelled", "Cancelled", f"cancelled; the guest was killed: {exc}"
-                    )
-                deaths, poisoned = await self._died(attempt, deaths, step, exc)
-                if poisoned:
-                    message = f"its process died {len(deaths)} times in a row without getting further: {exc}"
-                    return await self._failed(attempt, job, step, None, "crashed", "GuestDied", message)
+                run = live.run = None
+                deaths = await self._died(attempt, deaths, step, exc)
+                end = self._end_of_deaths(live, deaths, exc)
+                if end is not None:
+                    return await self._failed(attempt, job, step, None, *end)
+            except (JournalDamaged, GuestFailed) as exc:
+                return await self._failed(attempt, job, step, None, "failed", type(exc).__name__, str(exc))
+            except WorkspaceTaken as exc:
+                raise AttemptLost(str(exc)) from exc
             except ProtocolViolation as exc:
-                await run.guest.kill(f"it broke the protocol: {exc}")
+                if run is not None:
+                    await run.guest.kill(f"it broke the protocol: {exc}")
                 return await self._failed(attempt, job, step, run, "crashed", "ProtocolViolation", str(exc))
             except (AttemptLost, asyncio.CancelledError):
-                with suppress(asyncio.CancelledError):
-                    await run.guest.kill("its attempt has ended")
+                if run is not None:
+                    with suppress(asyncio.CancelledError):
+                        await run.guest.kill("its attempt has ended")
                 raise
+
+    def _end_of_deaths(self, live: _Live, deaths: list[dict[str, Any]], died: GuestDied) -> tuple[str, str, str] | None:
+        """Say how the execution ends after a guest's death; None if it goes on with another guest."""
+        if live.cancelled:
+            return "cancelled", "Cancelled", f"cancelled; the guest was killed: {died}"
+        last = deaths[-1]
+        row = [death for death in deaths if (death["step"], death["records"]) == (last["step"], last["records"])]
+        if len(row) < self._services.settings.poison_deaths:
+            return None
+        return "crashed", "GuestDied", f"its process died {len(row)} times in a row without getting further: {died}"
 
     async def _drive(self, attempt: Attempt, job: _Job, live: _Live, run: Run, started: float) -> Result:
         match await run.drive(attempt):
             case Ended(done):
-                return await self._commit(attempt, job, live, run, done, started)
+                return await self._commit(attempt, job, run, done, started)
             case Diverging(divergence):
                 await run.guest.kill("its replay diverged")
                 error = ErrorInfo(
@@ -271,6 +281,8 @@ class Executions:
                         attempt, job, run.step, run, "cancelled", "Cancelled", "cancelled while it waited"
                     )
                 attempt.suspend([*waiting, cancel.id])
+            case end:
+                assert_never(end)
 
     async def _launch(self, attempt: Attempt, job: _Job, live: _Live, step: int) -> Run:
         services = self._services
@@ -287,7 +299,8 @@ class Executions:
             guest = await self._fresh(job)
         run = Run(guest, attempt.id, step, journal, live.handlers, services.blobs, services.identity)
         run.kept = kept
-        await run.execute(
+        await self._tell(
+            run,
             {
                 "t": "execute",
                 "execution": attempt.id,
@@ -297,9 +310,16 @@ class Executions:
                 "flags": submission.flags,
                 "step": step,
                 "grants": services.describe(job.grants),
-            }
+            },
         )
         return run
+
+    @staticmethod
+    async def _tell(run: Run, message: dict[str, Any]) -> None:
+        try:
+            await run.execute(message)
+        except LinkClosed:
+            raise GuestDied(await asyncio.shield(run.guest.died)) from None
 
     async def _fresh(self, job: _Job) -> Guest:
         """Start a guest with the namespace and the workspace that the execution starts from."""
@@ -318,6 +338,8 @@ class Executions:
             stream = await guest.link.send_stream(await load_image(job.manifest, services.blobs))
             await guest.link.send({"t": "restore", "stream": stream})
             answer = await guest.link.receive()
+        except LinkClosed:
+            raise GuestDied(await asyncio.shield(guest.died)) from None
         except BaseException:
             await guest.kill("its namespace could not be restored")
             raise
@@ -342,7 +364,7 @@ class Executions:
 
     # -- ends ----------------------------------------------------------------------------
 
-    async def _commit(self, attempt: Attempt, job: _Job, live: _Live, run: Run, done: Done, started: float) -> Result:
+    async def _commit(self, attempt: Attempt, job: _Job, run: Run, done: Done, started: float) -> Result:
         services = self._services
         begun = time.monotonic()
         limits = job.head.settings.limits
@@ -382,13 +404,13 @@ class Executions:
         step: int,
         run: Run | None,
         status: str,
-        type: str = "",
+        kind: str = "",
         message: str = "",
         *,
         error: ErrorInfo | None = None,
     ) -> Result:
         """End an execution whose guest is gone: what it leaves is what it started from."""
-        reason = error or ErrorInfo(type=type, message=message, module="perdure")
+        reason = error or ErrorInfo(type=kind, message=message, module="perdure")
         result = self._result(attempt, job, run).model_copy(
             update={"status": status, "error": reason, "checkpoint": job.base.step}
         )
@@ -446,15 +468,13 @@ class Executions:
 
     async def _died(
         self, attempt: Attempt, deaths: list[dict[str, Any]], step: int, died: GuestDied
-    ) -> tuple[list[dict[str, Any]], bool]:
-        """Record a guest's death; True if it is poison: too many in a row with nothing newly recorded between them."""
+    ) -> list[dict[str, Any]]:
+        """Record a guest's death durably, with how far the step had come; returns all deaths of the execution."""
         index = len(await self._records(attempt, step))
         param = {"at": now_ms(), "how": str(died), "step": step, "records": index}
         await attempt.create(death_id(attempt.id, len(deaths)), "death", param, settled=True)
-        deaths = [*deaths, param]
-        row = [death for death in deaths if (death["step"], death["records"]) == (step, index)]
-        log.warning("guest.died", execution=attempt.id, how=str(died), deaths=len(row))
-        return deaths, len(row) >= self._services.settings.poison_deaths
+        log.warning("guest.died", execution=attempt.id, how=str(died), records=index)
+        return [*deaths, param]
 
     async def _watch(self, attempt: Attempt, live: _Live) -> None:
         """Look out for a request to cancel, and for the execution being settled by others."""

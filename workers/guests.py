@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .guest.launch import argv, environment
+from .identity import identity_of
 from .link import Link, LinkClosed
 from .messages import ProtocolViolation, Ready
 
@@ -33,6 +34,12 @@ CHANNEL, LOCK = 3, 4
 START_TIMEOUT = 30.0
 #: Seconds to wait for a killed process to be gone, and for a predecessor to give up its workspace.
 KILL_TIMEOUT = 10.0
+#: A guest that still holds its workspace when its successor has the lease is killed after this (s): its worker is
+#: paused, or has not noticed yet.
+EVICT_AFTER = 0.5
+#: Room for a process's identity in a lock file, and its parts.
+IDENTITY_SIZE = 200
+IDENTITY_PARTS = 3
 #: How much of a guest's own stderr is kept, to say why it did not start.
 STDERR_KEPT = 4000
 
@@ -82,7 +89,8 @@ class WorkspaceLock:
         """Take the lock, waiting for a dying predecessor. Raises WorkspaceTaken after ``timeout`` seconds."""
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         loop = asyncio.get_running_loop()
-        give_up = loop.time() + timeout
+        began = loop.time()
+        give_up, evict = began + timeout, began + EVICT_AFTER
         wait = 0.001
         while True:
             try:
@@ -92,10 +100,16 @@ class WorkspaceLock:
                     os.close(fd)
                     msg = f"another guest still works in the workspace guarded by {path.name}"
                     raise WorkspaceTaken(msg) from None
+                if loop.time() > evict:
+                    _evict(fd)
                 await asyncio.sleep(wait)
                 wait = min(wait * 2, 0.05)
             else:
                 return cls(fd)
+
+    def held_by(self, pid: int) -> None:
+        """Note which guest holds the lock, so that a successor can end one whose worker does not."""
+        os.pwrite(self.fd, identity_of(pid).encode().ljust(IDENTITY_SIZE), 0)
 
     def release(self) -> None:
         """Give up this process's hold; a guest that inherited the lock keeps it."""
@@ -127,6 +141,7 @@ class Guest:
             pid = _spawn(python, config, theirs.fileno(), lock.fd, stderr)
         finally:
             theirs.close()
+        lock.held_by(pid)
         pidfd = os.pidfd_open(pid)
         loop = asyncio.get_running_loop()
         guest = cls(config["session"], pid, pidfd, await Link.over(ours), loop.create_future())
@@ -138,7 +153,9 @@ class Guest:
         except (LinkClosed, ProtocolViolation, TimeoutError) as exc:
             await guest.kill("it did not become ready")
             printed = os.pread(stderr, STDERR_KEPT, max(0, os.fstat(stderr).st_size - STDERR_KEPT))
-            msg = f"a guest did not start ({exc or 'no answer in time'}): {printed.decode(errors='replace').strip()}"
+            msg = (
+                f"a guest did not start ({str(exc) or 'no answer in time'}): {printed.decode(errors='replace').strip()}"
+            )
             raise GuestFailed(msg) from exc
         except BaseException:
             await guest.kill("its start was given up")
@@ -200,6 +217,15 @@ class Guest:
             self._reason = self._reason or reason
             self.signal(signal.SIGKILL)
         return await asyncio.shield(self.died)
+
+
+def _evict(lock: int) -> None:
+    identity = os.pread(lock, IDENTITY_SIZE, 0).decode(errors="replace").strip()
+    parts = identity.split("/")
+    if len(parts) != IDENTITY_PARTS or not parts[1].isdigit() or identity_of(int(parts[1])) != identity:
+        return
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(int(parts[1]), signal.SIGKILL)
 
 
 def _spawn(python: str, config: dict[str, Any], channel: int, lock: int, stderr: int) -> int:

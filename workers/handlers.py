@@ -16,13 +16,18 @@ from typing import TYPE_CHECKING, Any
 from perdure.capabilities import policy, values
 from perdure.capabilities.base import CallContext
 from perdure.capabilities.errors import (
-    CallFailed,
+    CallInDoubt,
     CallTimeout,
     CapabilityError,
     CapabilityNotGranted,
+    NotPerformed,
     UnknownCapability,
     as_call_error,
 )
+
+from perdure.engine.durable import now_ms
+
+from .identity import known_dead
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
@@ -199,9 +204,7 @@ class Handlers:
         """Run the handler, again where the policy allows it."""
         retry = 0
         while True:
-            # Not under a lease that is about to end: the next attempt of this worker, if it has one, goes on here.
-            while self.scope.lease_left() <= 0:
-                await asyncio.sleep(ALONE_POLL)
+            await self._until_leased()
             try:
                 return await self._call(bound.capability.handler, bound, request, retry)
             except Exception as exc:
@@ -225,10 +228,15 @@ class Handlers:
                 msg = f"{record.request} was started, and whether it was performed is not known"
                 raise CallInDoubt(msg, {"call": record.id})
 
+    async def _until_leased(self) -> None:
+        """Start nothing under a lease about to end: the next attempt of this worker, if there is one, goes on here."""
+        while self.scope.lease_left() <= 0:  # noqa: ASYNC110 - the clock says when, nobody else does
+            await asyncio.sleep(ALONE_POLL)
+
     async def _until_alone(self, record: CallRecord, capability: Capability) -> None:
         """Wait until whoever started the call is surely not acting on it: dead, or past every deadline it had."""
         over = record.at + (self.scope.lease_ttl + (capability.timeout or 0.0)) * 1000
-        while record.worker != self._identity and not known_dead(record.worker) and now_ms() < over:
+        while record.worker != self._identity and not known_dead(record.worker) and now_ms() < over:  # noqa: ASYNC110 - likewise
             await asyncio.sleep(ALONE_POLL)
 
     async def _probe(self, record: CallRecord, bound: BoundCall) -> Any:

@@ -5,12 +5,17 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ["known_dead", "own_identity"]
+__all__ = ["identity_of", "known_dead", "own_identity"]
 
 
 def own_identity() -> str:
     """Return ``boot/pid/start``: unique over all processes of all machines, readable by ``known_dead``."""
-    return f"{_boot()}/{os.getpid()}/{_started(os.getpid())}"
+    return identity_of(os.getpid())
+
+
+def identity_of(pid: int) -> str:
+    """Return the identity of another process of this machine."""
+    return f"{_boot()}/{pid}/{_started(pid)}"
 
 
 def known_dead(identity: str) -> bool:

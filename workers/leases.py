@@ -1,6 +1,6 @@
 """The leases of a worker's tasks: kept alive by heartbeats of our own, and watched by a clock of our own.
 
-1. A lease is counted from before the request that got it was sent, on a clock that counts suspend, never from the reply.
+1. A lease is counted from before its request was sent, on a clock that counts suspend, never from the reply.
 2. Past its deadline (less a margin) nothing of the attempt acts, whether or not the store would still allow it.
 3. Heartbeats go out per origin, one request each: a store may hold every origin elsewhere.
 """

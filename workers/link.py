@@ -58,7 +58,7 @@ class Link:
     # -- from the guest ---------------------------------------------------------
 
     async def receive(self) -> FromGuest:
-        """Return the next message; chunks of streams are put together on the way. Raises LinkClosed, ProtocolViolation."""
+        """Return the next message, streams put together on the way. Raises LinkClosed, ProtocolViolation."""
         while True:
             kind, payload = await self._frame()
             if kind == _CHUNK:

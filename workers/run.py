@@ -56,7 +56,7 @@ VISIBLE_AFTER = 0.05
 LINGER = 0.05
 #: A guest whose next timer is due sooner than this waits for it itself (s).
 NEAR_TIMER = 2.0
-#: Calls answered from outside are listened for if the guest is still live after this (s); a suspended one is woken anyway.
+#: Answers from outside are listened for if the guest is still live after this (s); a suspended one is woken anyway.
 LISTEN_AFTER = 0.25
 
 
@@ -200,7 +200,8 @@ class Run:
         try:
             self._resume()
             # A task that fails sets the end; one that ends well is no end.
-            await asyncio.wait({pump, self.guest.died, attempt.lost, self._end}, return_when=asyncio.FIRST_COMPLETED)
+            awaited: set[asyncio.Future[Any]] = {pump, self.guest.died, attempt.lost, self._end}
+            await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
             return await self._ending(pump)
         finally:
             self.ran += time.monotonic() - started
@@ -625,7 +626,8 @@ class Run:
             await self.guest.link.send({"t": "checkpoint"})
             got = asyncio.create_task(self._images.get())
             try:
-                await asyncio.wait({got, pump, self.guest.died}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+                awaited: set[asyncio.Future[Any]] = {got, pump, self.guest.died}
+                await asyncio.wait(awaited, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
                 if got.done():
                     message = got.result()
                     return self.guest.link.take(message.stream), message.names

@@ -22,7 +22,15 @@ from perdure.engine.substrate import Substrate
 
 from .confine import probe
 from .confine.interpreter import inspect_interpreter
-from .confine.policy import IsolationLevel, Limits, Namespaces, Readable, readable_paths, strict_policy, unconfined_policy
+from .confine.policy import (
+    IsolationLevel,
+    Limits,
+    Namespaces,
+    Readable,
+    readable_paths,
+    strict_policy,
+    unconfined_policy,
+)
 from .executions import Executions
 from .guest import launch
 from .guests import LOCK
@@ -132,7 +140,7 @@ class Services:
             cpu_seconds=settings.limits.cpu_seconds,
             file_size=settings.limits.file_bytes,
         )
-        if settings.isolation == IsolationLevel.STRICT:
+        if IsolationLevel(settings.isolation) is IsolationLevel.STRICT:
             policy = strict_policy(self._readable, [workspace], limits=limits, parent=os.getpid())
         else:
             policy = unconfined_policy(limits=limits, parent=os.getpid())

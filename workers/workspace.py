@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from perdure.engine.blobs import BlobStore
 
-__all__ = ["WorkspaceTooLarge", "add_files", "restore", "snapshot"]
+__all__ = ["PathRefused", "WorkspaceTooLarge", "add_files", "restore", "snapshot"]
 
 #: How deep folders may be nested: beyond, names no longer fit a path.
 MAX_DEPTH = 100
@@ -36,10 +36,14 @@ class WorkspaceTooLarge(PerdureError):
     """The workspace has more files or bytes than the session's limits allow."""
 
 
+class PathRefused(PerdureError):
+    """A file that came with a submission does not belong into a workspace."""
+
+
 async def snapshot(
     folder: Path, blobs: BlobStore, previous: Mapping[str, Any] | None, *, max_files: int, max_bytes: int
 ) -> tuple[dict[str, Any], list[str]]:
-    """Store a workspace's files; returns its tree, by path, and notes on what was left out. Raises WorkspaceTooLarge."""
+    """Store a workspace's files; returns its tree, and notes on what was left out. Raises WorkspaceTooLarge."""
     entries: dict[str, Any] = {}
     notes: list[str] = []
     total = 0
@@ -216,10 +220,10 @@ def _folder_modes(folder: Path, entries: Mapping[str, Any]) -> None:
 
 
 async def add_files(folder: Path, blobs: BlobStore, files: Mapping[str, str]) -> None:
-    """Write files that come with a submission, over what is there. Raises WorkspaceTooLarge for a path that leaves it."""
+    """Write files that come with a submission, over what is there. Raises PathRefused for one that would leave it."""
     for name, ref in files.items():
         parts = name.split("/")
         if any(part in ("", ".", "..") for part in parts) or "\0" in name:
             msg = f"{name!r} does not name a file in the workspace"
-            raise WorkspaceTooLarge(msg)
+            raise PathRefused(msg)
         await asyncio.to_thread(_write, folder / name, await blobs.get(ref), 0o600, None)

@@ -143,9 +143,9 @@ async def test_a_timer_wakes_a_suspended_execution_and_starts_nothing_else(subst
     async def body(attempt: Attempt) -> Any:
         passes.append(now_ms())
         wake = await attempt.create(f"{attempt.id}:s0.0", "timer", {"wake": 0}, wake=now_ms() + 700)
-        if wake.settled:
-            return wake.state
-        attempt.suspend([wake.id])
+        if not wake.settled:
+            attempt.suspend([wake.id])
+        return wake.state
 
     root = await run(substrate, body)
     assert root.value == "resolved"
@@ -160,10 +160,10 @@ async def test_an_answer_between_the_look_and_the_suspension_is_not_lost(substra
         passes.append(attempt.version)
         call = f"{attempt.id}:s0.0"
         made = await attempt.create(call, "call", {"kind": "call"}, external=True)
-        if made.settled:
-            return made.value
-        await substrate.promises.settle(call, "early")
-        attempt.suspend([call])
+        if not made.settled:
+            await substrate.promises.settle(call, "early")
+            attempt.suspend([call])
+        return made.value
 
     assert (await run(substrate, body)).value == "early"
     assert len(passes) == 2
@@ -190,7 +190,12 @@ async def test_an_attempt_that_lost_its_lease_can_record_nothing(substrate: Subs
 
 async def test_an_answer_is_announced_to_who_listens(substrate: Substrate) -> None:
     heard: asyncio.Future[Promise] = asyncio.get_running_loop().create_future()
-    substrate.on_settled(lambda promise: heard.done() or heard.set_result(promise))
+
+    def hear(promise: Promise) -> None:
+        if not heard.done():
+            heard.set_result(promise)
+
+    substrate.on_settled(hear)
 
     async def body(attempt: Attempt) -> Any:
         call = f"{attempt.id}:s0.0"

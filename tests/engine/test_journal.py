@@ -110,7 +110,7 @@ def test_writes_are_matched_one_by_one_and_differences_counted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settled", "outcome"),
+    "settled, outcome",
     [
         (promise(call("a"), state="pending"), None),
         (promise(call("a"), value={"$bytes": ""}), {"value": {"$bytes": ""}}),

@@ -90,7 +90,10 @@ a, b, c, [t.result() for t in tasks]
         result = await outcome(client, "s", code, grants=["pay", "look"])
         assert result.error is None
         assert result.value == (
-            {"paid": "one", "cents": 5}, [0, 1, 2, 3, 4], "deep", ["c0!", "c1!", "c2!"],
+            {"paid": "one", "cents": 5},
+            [0, 1, 2, 3, 4],
+            "deep",
+            ["c0!", "c1!", "c2!"],
         )
         assert len(world.effects()) == 10
 
@@ -292,7 +295,9 @@ async def test_files_come_into_the_workspace_and_stay_with_the_session(state: Pa
         )
         assert (await execution.result()).value == 10
         kill_guests()
-        assert (await outcome(client, "s", "from pathlib import Path\nPath('out.txt').read_text()")).value == "alphaalpha"
+        assert (
+            await outcome(client, "s", "from pathlib import Path\nPath('out.txt').read_text()")
+        ).value == "alphaalpha"
 
 
 async def test_values_of_any_size_come_back(state: Path, world: World) -> None:
@@ -363,7 +368,9 @@ class Silent:
 
 
 async def test_a_changed_request_on_replay_is_a_divergence_with_both_requests(state: Path, world: World) -> None:
-    code = "import os\npay('a')\nflag = os.path.exists('../../flag')\nlook('second' if flag else 'first', 0.3)\npay('b')"
+    code = (
+        "import os\npay('a')\nflag = os.path.exists('../../flag')\nlook('second' if flag else 'first', 0.3)\npay('b')"
+    )
     flag = state / "flag"
 
     def kill(what: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import builtins
 import sys
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from . import errors
 
@@ -49,7 +49,9 @@ class Granted:
         return sorted({each[len(start) :].partition(".")[0] for each in self._described if each.startswith(start)})
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        assert _runtime is not None
+        if _runtime is None:
+            msg = "capabilities are called from code that runs in a session"
+            raise errors.NoExecution(msg)
         return _runtime.call(self._name, args, kwargs)
 
     def __repr__(self) -> str:
@@ -72,7 +74,7 @@ _lookup.__module__ = Granted.__module__ = "perdure"
 class Grants:
     """Puts grants where code finds them."""
 
-    described: dict[str, dict[str, Any]] = {}
+    described: ClassVar[dict[str, dict[str, Any]]] = {}
 
     def __init__(self, runtime: Runtime) -> None:
         global _runtime  # noqa: PLW0603 - one guest, one runtime

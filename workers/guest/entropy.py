@@ -40,10 +40,14 @@ class Entropy:
         start = at - first * _BLOCK
         return b"".join(blocks)[start : start + size]
 
+    def _getrandom(self, size: int, flags: int = 0) -> bytes:
+        del flags  # whether to block, and which pool: there is only one, and it never blocks
+        return self.read(size)
+
     def install(self) -> None:
         """Take the place of the kernel for everything in Python that asks it, and seed ``random``."""
         os.urandom = self.read
         if hasattr(os, "getrandom"):
-            os.getrandom = lambda size, flags=0: self.read(size)
-        random._urandom = self.read
+            os.getrandom = self._getrandom
+        random._urandom = self.read  # type: ignore[attr-defined]
         random.seed(int.from_bytes(self.read(32), "big"))

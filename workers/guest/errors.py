@@ -1,4 +1,4 @@
-"""What guest code can be told, as exceptions of the module ``perdure``. Their names are those of the host's vocabulary."""
+"""What guest code can be told, as exceptions of the module ``perdure``, named as in the host's vocabulary."""
 
 from __future__ import annotations
 
@@ -120,7 +120,6 @@ def public() -> dict[str, type[BaseException]]:
 def from_data(error: dict[str, Any], data: Any) -> CallError:
     """Return the exception for an error in a reply; a type this runtime does not know is a plain CallError."""
     name = str(error.get("type", ""))
-    cls = _PUBLIC.get(name, CallError)
-    if not issubclass(cls, CallError):
-        cls = CallError
+    found = _PUBLIC.get(name)
+    cls = found if found is not None and issubclass(found, CallError) else CallError
     return cls(str(error.get("message", "")), data, name)

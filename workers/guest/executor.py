@@ -1,12 +1,11 @@
 """Running code: statement by statement, in one namespace, synchronous ones with no loop running.
 
 1. Every statement runs exactly once, in the one dictionary of ``__main__``; the last expression's value is the result.
-2. A statement that awaits runs as a task on the session's loop; any other runs directly, so that it may start loops of its own.
+2. A statement that awaits is a task on the session's loop; any other runs directly, and may start loops of its own.
 3. Nothing of an execution is left that would leak into the next but what the code itself left.
 """
 
 from __future__ import annotations
-
 import __future__
 
 import ast
@@ -69,7 +68,7 @@ class Executor:
                 value = self._statement(statement, filename, value=last and ends_in_value)
         except (SystemExit, errors.Cancelled, KeyboardInterrupt, asyncio.CancelledError, Exception) as exc:
             return self._ended(exc)
-        except BaseException as exc:  # noqa: BLE001 - whatever the code raised is its outcome
+        except BaseException as exc:
             return Outcome("error", error=exc)
         finally:
             del flags
@@ -78,8 +77,7 @@ class Executor:
 
     def _statement(self, statement: ast.stmt, filename: str, *, value: bool) -> Any:
         node: ast.AST
-        if value:
-            assert isinstance(statement, ast.Expr)
+        if value and isinstance(statement, ast.Expr):
             node = ast.Expression(statement.value)
             code = self._compile(node, filename, 0, "eval")
         else:
@@ -115,7 +113,7 @@ class Executor:
             task.cancel()
             try:
                 self._loop.run_until_complete(task)
-            except BaseException:  # noqa: BLE001 - the interrupt is what is reported
+            except BaseException:
                 return
 
     def _compile(self, source: Any, filename: str, flags: int, mode: str = "exec") -> Any:
@@ -136,7 +134,7 @@ class Executor:
                 return Outcome("exit", code=0)
             if isinstance(code, int):
                 return Outcome("exit", code=code)
-            print(code, file=sys.stderr)
+            sys.stderr.write(f"{code}\n")
             return Outcome("exit", code=1)
         return Outcome("error", error=exc)
 

@@ -172,7 +172,7 @@ class SessionLoop(asyncio.SelectorEventLoop):
 
     # -- timers ----------------------------------------------------------------------------
 
-    def call_at(
+    def call_at(  # type: ignore[override]  # the callback and its arguments go together unchecked
         self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
         """Hold a timer by the path of who set it; one whose deadline is recorded keeps that deadline."""

@@ -137,13 +137,13 @@ class Guest:
     def _as_script(self, order: dict[str, Any], filename: str) -> None:
         sys.argv[:] = [filename if order.get("filename") else "", *order["argv"]]
         if order.get("filename"):
-            self.namespace["__file__"] = os.path.join(self.config["workspace"], filename)  # noqa: PTH118 - a text
+            self.namespace["__file__"] = os.path.join(self.config["workspace"], filename)
 
     def _flush(self) -> None:
         for stream in (sys.stdout, sys.stderr):
             try:
                 stream.flush()
-            except Exception:  # noqa: BLE001, S110 - the user may have put anything there; ours is flushed below
+            except Exception:  # noqa: S110 - the user may have put anything there; ours is flushed below
                 pass
         self.output.flush()
 
@@ -173,7 +173,7 @@ class Guest:
         self.channel.send(message, entered=True)
 
     def _attach(self, message: dict[str, Any], data: Any) -> None:
-        import json  # noqa: PLC0415 - already loaded by the channel
+        import json
 
         raw = json.dumps(data, separators=(",", ":"))
         if len(raw) > self.config["limits"]["inline_bytes"]:
@@ -276,7 +276,7 @@ def main() -> None:
     report: dict[str, Any] = {"level": "none", "layers": []}
     guest = Guest(config, channel, critical)
     if config["isolation"] is not None:
-        from . import confine  # noqa: PLC0415 - only where asked for
+        from . import confine
 
         own = [guest.output._raw[name].fd for name in ("stdout", "stderr")]
         own += [guest.runtime.wake_main, *guest.loop.descriptors()]

@@ -35,7 +35,7 @@ class TextStream(io.TextIOBase):
         self.name = f"<{name}>"
         self.mode = "w"
 
-    def write(self, text: str, /) -> int:
+    def write(self, text: Any, /) -> int:
         if not isinstance(text, str):
             msg = f"write() argument must be str, not {type(text).__name__}"
             raise TypeError(msg)

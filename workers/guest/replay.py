@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, NamedTuple
 
-__all__ = ["REPLY", "TIMER", "Delivery", "Deliveries"]
+__all__ = ["REPLY", "TIMER", "Deliveries", "Delivery"]
 
 REPLY = "r"
 TIMER = "t"

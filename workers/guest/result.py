@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from types import FrameType
 
 __all__ = ["describe_error", "register_source", "short_repr"]
 
@@ -47,11 +48,9 @@ def short_repr(value: object, limit: int) -> str:
     try:
         with _deadline(REPR_SECONDS):
             text = repr(value)
-            if not isinstance(text, str):
-                return f"<{type(value).__name__} whose repr is no text>"
     except _TooSlow:
         return f"<{type(value).__name__} whose repr takes longer than {REPR_SECONDS:g} s>"
-    except Exception as exc:  # noqa: BLE001 - a repr may raise anything
+    except Exception as exc:
         return f"<{type(value).__name__} whose repr raises {type(exc).__name__}>"
     return text if len(text) <= limit else f"{text[:limit]}... ({len(text)} characters)"
 
@@ -80,11 +79,11 @@ def describe_error(exc: BaseException) -> dict[str, Any]:
     _users_frames(shown, set())
     try:
         text = "".join(shown.format())
-    except Exception as broken:  # noqa: BLE001 - __str__ of the user's exceptions may raise
+    except Exception as broken:
         text = f"{type(exc).__name__}: <cannot be shown: {type(broken).__name__}>\n"
     try:
         message = str(exc)
-    except Exception as broken:  # noqa: BLE001 - likewise
+    except Exception as broken:
         message = f"<its message raises {type(broken).__name__}>"
     notes = getattr(exc, "__notes__", [])
     return {
@@ -125,7 +124,7 @@ def _users_frames(shown: traceback.TracebackException, seen: set[int]) -> None:
 
 def users_line() -> int | None:
     """Return the line of the user's code that is running in this thread, innermost first."""
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         if frame.f_code.co_filename in _sources:
             return frame.f_lineno

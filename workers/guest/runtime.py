@@ -139,10 +139,12 @@ class Runtime:
 
     @staticmethod
     def _awaitable(pending: PendingCall, name: str) -> asyncio.Future[Any]:
-        assert pending.future is not None
-        pending.future.add_done_callback(lambda future: future.cancelled() or future.exception())
-        del name
-        return pending.future
+        future = pending.future
+        if future is None:
+            msg = f"{name} has no loop to be awaited in"
+            raise RuntimeError(msg)
+        future.add_done_callback(_retrieved)
+        return future
 
     # -- waiting in a thread ---------------------------------------------------------------
 
@@ -220,12 +222,12 @@ class Runtime:
                     self.deliveries.entered(REPLY, path, turns)
                     self._resolve(pending, outcome)
                     return True
-            path = loop.due_timer()
-            if path is not None:
-                self.deliveries.entered(TIMER, path, turns)
-                loop.fire(path)
-                return True
-            return False
+            due = loop.due_timer()
+            if due is None:
+                return False
+            self.deliveries.entered(TIMER, due, turns)
+            loop.fire(due)
+            return True
 
     def _replay(self, loop: SessionLoop, kind: str, path: str, recorded: int, turns: int) -> bool:
         if turns and recorded != turns:
@@ -374,9 +376,15 @@ class Runtime:
             self._arrived.clear()
 
 
+def _retrieved(future: asyncio.Future[Any]) -> None:
+    """Mark an exception as seen: code may leave a call that failed unawaited."""
+    if not future.cancelled():
+        future.exception()
+
+
 def _idle_pool_workers() -> set[threading.Thread]:
     """Return the workers of executors that have nothing to do."""
-    return {thread for thread in pools._threads_queues if getattr(thread, "perdure_busy", 0) == 0}  # type: ignore[attr-defined]
+    return {thread for thread in pools._threads_queues if getattr(thread, "perdure_busy", 0) == 0}
 
 
 def watch_pools(family: Family) -> None:

@@ -1,0 +1,238 @@
+"""The commands and their options; what each does is in the modules beside this one, loaded when it is asked for.
+
+1. Exit code 0 only if what was asked for succeeded; the code that ran counts.
+2. What went wrong is one line on stderr that says what to do; a traceback means a fault of ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+__all__ = ["app", "main"]
+
+#: Exit codes: the code failed; what was asked cannot be done (sysexits: EX_USAGE is the shell's own 2); a fault of
+#: ours (EX_SOFTWARE); it waits, and can be resumed (EX_TEMPFAIL); interrupted, as shells say it.
+FAILED, REFUSED, FAULT, WAITS, INTERRUPTED = 1, 2, 70, 75, 130
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Run Python code so that nothing can make it lose its place.",
+)
+
+State = Annotated[
+    Path, typer.Option("--state", envvar="PERDURE_STATE", help="The folder where everything durable lives.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
+Grants = Annotated[list[str] | None, typer.Option("--grant", help="A capability: NAME, or module:attr of your own.")]
+Isolation = Annotated[
+    str | None, typer.Option("--isolation", help="strict (default), or process: no security boundary.")
+]
+DEFAULT_STATE = Path(".perdure")
+
+
+def _do(work: Coroutine[Any, Any, int | None]) -> None:
+    """Run a command; its return value is the exit code."""
+    code = asyncio.run(work)
+    if code:
+        raise typer.Exit(code)
+
+
+@app.command("run", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def run_file(  # noqa: PLR0913 - one parameter an option
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(help="The script; what follows it are its arguments.")],
+    session: Annotated[str | None, typer.Option("--session", help="Use this session, and what it holds.")] = None,
+    grant: Grants = None,
+    bring: Annotated[list[Path] | None, typer.Option("--with", help="A file or folder for the workspace.")] = None,
+    state: State = DEFAULT_STATE,
+    isolation: Isolation = None,
+    *,
+    json: Json = False,
+    new: Annotated[bool, typer.Option("--new", help="Start anew although a run is unfinished.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Finish the unfinished run of an older FILE.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Leave (exit 75) when it waits for an answer.")] = False,
+    ask: Annotated[bool, typer.Option("--ask/--no-ask", help="Ask its questions in this terminal.")] = True,
+) -> None:
+    """Run a script durably; the same command again after a crash goes on where it was."""
+    from .running import Choices, run_script  # noqa: PLC0415 - start-up time
+
+    choices = Choices(session, grant, bring or [], isolation, new=new, resume=resume, detach=detach, ask=ask, json=json)
+    _do(run_script(state, file, list(context.args), choices))
+
+
+@app.command("exec")
+def execute(  # noqa: PLR0913 - one parameter an option
+    code: Annotated[str, typer.Argument(help="The code, or - for standard input.")],
+    session: Annotated[str, typer.Option("--session", "-s", help="The session it runs in.")],
+    grant: Grants = None,
+    bring: Annotated[list[Path] | None, typer.Option("--with", help="A file or folder for the workspace.")] = None,
+    state: State = DEFAULT_STATE,
+    isolation: Isolation = None,
+    *,
+    json: Json = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Leave (exit 75) when it waits for an answer.")] = False,
+    ask: Annotated[bool, typer.Option("--ask/--no-ask", help="Ask its questions in this terminal.")] = True,
+) -> None:
+    """Run code in a session, and print its value as a REPL does."""
+    from .running import Choices, run_code  # noqa: PLC0415 - start-up time
+
+    text = sys.stdin.read() if code == "-" else code
+    choices = Choices(session, grant, bring or [], isolation, detach=detach, ask=ask and code != "-", json=json)
+    _do(run_code(state, session, text, choices))
+
+
+@app.command()
+def ps(session: Annotated[str | None, typer.Argument()] = None, state: State = DEFAULT_STATE, *, json: Json = False) -> None:
+    """List executions, the newest first."""
+    from . import looking  # noqa: PLC0415 - start-up time
+
+    _do(looking.list_executions(state, session, json=json))
+
+
+@app.command()
+def sessions(state: State = DEFAULT_STATE, *, json: Json = False) -> None:
+    """List sessions."""
+    from . import looking  # noqa: PLC0415 - start-up time
+
+    _do(looking.list_sessions(state, json=json))
+
+
+@app.command()
+def show(execution: str, state: State = DEFAULT_STATE, *, json: Json = False) -> None:
+    """Show an execution's promises as a tree."""
+    from . import looking  # noqa: PLC0415 - start-up time
+
+    _do(looking.show_tree(state, execution, json=json))
+
+
+@app.command()
+def output(
+    execution: str,
+    state: State = DEFAULT_STATE,
+    *,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until it has ended.")] = False,
+    offset: Annotated[int, typer.Option("--from", help="Characters to leave out at the beginning.")] = 0,
+    json: Json = False,
+) -> None:
+    """Print what an execution has printed."""
+    from . import looking  # noqa: PLC0415 - start-up time
+
+    _do(looking.show_output(state, execution, offset, follow=follow, json=json))
+
+
+@app.command()
+def pending(state: State = DEFAULT_STATE, *, json: Json = False) -> None:
+    """List the calls that wait for somebody."""
+    from . import looking  # noqa: PLC0415 - start-up time
+
+    _do(looking.list_pending(state, json=json))
+
+
+@app.command()
+def answer(
+    call: str,
+    value: str,
+    state: State = DEFAULT_STATE,
+    *,
+    as_json: Annotated[bool, typer.Option("--json-value", help="VALUE is JSON, not a text.")] = False,
+) -> None:
+    """Answer a call that waits; the code goes on with it."""
+    from . import looking  # noqa: PLC0415 - start-up time
+
+    _do(looking.answer(state, call, value, as_json=as_json))
+
+
+@app.command()
+def fail(call: str, message: str, state: State = DEFAULT_STATE) -> None:
+    """Fail a call that waits; the code gets CallFailed with this message."""
+    from . import looking  # noqa: PLC0415 - start-up time
+
+    _do(looking.fail(state, call, message))
+
+
+@app.command()
+def cancel(execution: str, state: State = DEFAULT_STATE) -> None:
+    """Ask for an execution to be stopped; it says in its result how it stopped."""
+    from . import looking  # noqa: PLC0415 - start-up time
+
+    _do(looking.cancel(state, execution))
+
+
+@app.command("vars")
+def variables(session: str, state: State = DEFAULT_STATE, *, json: Json = False) -> None:
+    """List a session's variables: kept, rebuilt or lost, and why."""
+    from . import looking  # noqa: PLC0415 - start-up time
+
+    _do(looking.list_variables(state, session, json=json))
+
+
+@app.command()
+def worker(
+    grant: Grants = None,
+    state: State = DEFAULT_STATE,
+    url: Annotated[str | None, typer.Option(help="A Resonate server or Postgres instead of the folder's store.")] = None,
+    blobs: Annotated[Path | None, typer.Option(help="The folder of large values that the fleet shares.")] = None,
+    group: Annotated[str, typer.Option(help="The group whose executions it takes.")] = "default",
+) -> None:
+    """Run a worker until it is told to stop; --grant makes capabilities of your own known to it."""
+    from .running import run_worker  # noqa: PLC0415 - start-up time
+
+    _do(run_worker(state, grant or [], url, blobs, group))
+
+
+@app.command()
+def doctor(*, json: Json = False) -> None:
+    """Try every layer of isolation on this machine, and say what to do about what is missing."""
+    from . import looking  # noqa: PLC0415 - start-up time
+
+    _do(looking.doctor(json=json))
+
+
+@app.command()
+def demo(folder: Annotated[Path | None, typer.Option(help="Keep everything here, to look at.")] = None) -> None:
+    """Kill a real script twice, and show that nothing is lost and nothing done twice."""
+    from perdure.engine.demo import run_demo  # noqa: PLC0415 - start-up time
+
+    raise typer.Exit(run_demo(folder))
+
+
+@app.command()
+def bench(
+    what: Annotated[str, typer.Argument(help="Which benchmark; 'list' names them.")] = "list", *, json: Json = False
+) -> None:
+    """Measure, as ratios against a yardstick of the same run."""
+    from perdure.engine.bench import run_bench  # noqa: PLC0415 - start-up time
+
+    raise typer.Exit(run_bench(what, as_json=json))
+
+
+def main() -> None:
+    """Run the command line; every expected failure is one line."""
+    from .failing import is_expected  # noqa: PLC0415 - start-up time
+
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(FAILED)
+    except Exception as exc:
+        line = is_expected(exc)
+        if line is None:
+            sys.stderr.write("perdure: this is a fault of perdure, not of your code:\n")
+            sys.excepthook(type(exc), exc, exc.__traceback__)
+            sys.exit(FAULT)
+        sys.stderr.write(f"perdure: {line}\n")
+        sys.exit(REFUSED)

@@ -1,0 +1,230 @@
+"""Commands that look at a state, or settle something in it; none of them runs code."""
+
+from __future__ import annotations
+
+import importlib
+import json as json_text
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+from perdure.engine.client import Client
+from perdure.engine.errors import BadSubmission
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pydantic import BaseModel
+
+    from perdure.engine.records import TreeNode
+
+__all__ = [
+    "answer",
+    "cancel",
+    "doctor",
+    "fail",
+    "list_executions",
+    "list_pending",
+    "list_sessions",
+    "list_variables",
+    "show_output",
+    "show_tree",
+]
+
+_STYLES = {
+    "pending": "yellow",
+    "waiting": "yellow",
+    "running": "cyan",
+    "rejected": "red",
+    "lost": "red",
+    "rebuilt": "yellow",
+    "error": "red",
+    "crashed": "red",
+    "diverged": "red",
+}
+
+
+def _looking(state: Path) -> Client:
+    return Client.open(state, worker=False, create=False)
+
+
+def _print_json(model: BaseModel) -> None:
+    print(model.model_dump_json())
+
+
+def _table(headers: list[str], rows: list[list[str]]) -> None:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for header in headers:
+        table.add_column(header, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+    Console(soft_wrap=not sys.stdout.isatty()).print(table)
+
+
+def ago(then: int | None, now: float | None = None) -> str:
+    """Show a time (ms since 1970) as how long ago it was."""
+    return "" if then is None else duration(max(0.0, (now or time.time()) - then / 1000)) + " ago"
+
+
+def duration(seconds: float) -> str:
+    """Show seconds as people say them."""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.1f} s"
+
+
+async def list_executions(state: Path, session: str | None, *, json: bool) -> None:
+    """Print executions, newest first."""
+    async with _looking(state) as client:
+        infos = await client.executions(session)
+    if json:
+        for info in infos:
+            _print_json(info)
+        return
+    rows = [
+        [info.id, info.status or info.state, info.filename or "", ago(info.created_at), ", ".join(info.pending)]
+        for info in infos
+    ]
+    _table(["EXECUTION", "STATE", "FILE", "STARTED", "WAITS FOR"], rows)
+
+
+async def list_sessions(state: Path, *, json: bool) -> None:
+    """Print sessions."""
+    async with _looking(state) as client:
+        infos = await client.sessions()
+    if json:
+        for info in infos:
+            _print_json(info)
+        return
+    rows = [
+        [info.name, str(info.last), ", ".join(info.grants) or "none", info.isolation, ago(info.created_at)]
+        for info in infos
+    ]
+    _table(["SESSION", "EXECUTIONS", "GRANTS", "ISOLATION", "MADE"], rows)
+
+
+async def list_pending(state: Path, *, json: bool) -> None:
+    """Print the calls that wait for somebody."""
+    async with _looking(state) as client:
+        calls = await client.pending()
+    if json:
+        for call in calls:
+            _print_json(call)
+        return
+    if not calls:
+        print("nothing waits for an answer")
+        return
+    _table(["CALL", "ASKS", "PROMPT", "SINCE"], [[c.id, c.name, c.prompt, ago(c.asked_at)] for c in calls])
+    print(f"\nanswer with: perdure answer {calls[0].id} VALUE")
+
+
+async def list_variables(state: Path, session: str, *, json: bool) -> None:
+    """Print the variables of a session's last checkpoint."""
+    async with _looking(state) as client:
+        reports = await (await client.session(session, create=False)).variables()
+    if json:
+        for report in reports:
+            _print_json(report)
+        return
+    rows = [[report.name, report.type, str(report.size), report.status, report.why] for report in reports]
+    _table(["NAME", "TYPE", "BYTES", "STATUS", "WHY"], rows)
+
+
+async def show_output(state: Path, execution: str, offset: int, *, follow: bool, json: bool) -> None:
+    """Print recorded output."""
+    async with _looking(state) as client:
+        async for event in client.execution(execution).events(offset, follow=follow):
+            if event.type != "output":
+                continue
+            if json:
+                print(event.model_dump_json(), flush=True)
+                continue
+            stream = sys.stderr if event.stream == "stderr" else sys.stdout
+            stream.write(event.text)
+            stream.flush()
+
+
+async def answer(state: Path, call: str, value: str, *, as_json: bool) -> None:
+    """Answer a call."""
+    data: Any = value
+    if as_json:
+        try:
+            data = json_text.loads(value)
+        except ValueError as exc:
+            msg = f"the value is not JSON ({exc}); leave out --json-value to answer with a text"
+            raise BadSubmission(msg) from None
+    async with _looking(state) as client:
+        await client.answer(call, data)
+    print(f"answered {call}")
+
+
+async def fail(state: Path, call: str, message: str) -> None:
+    """Fail a call."""
+    async with _looking(state) as client:
+        await client.fail(call, message)
+    print(f"failed {call}")
+
+
+async def cancel(state: Path, execution: str) -> None:
+    """Ask for an execution to be stopped."""
+    async with _looking(state) as client:
+        await client.execution(execution).cancel()
+    print(f"asked for {execution} to be stopped; 'perdure show {execution}' says what became of it")
+
+
+async def show_tree(state: Path, execution: str, *, json: bool) -> None:
+    """Print an execution's promises."""
+    async with _looking(state) as client:
+        tree = await client.execution(execution).tree()
+    if json:
+        _print_json(tree)
+        return
+    Console(soft_wrap=not sys.stdout.isatty()).print(_drawn(tree))
+
+
+def _drawn(node: TreeNode) -> Tree:
+    drawn = Tree(_line(node))
+    for child in node.children:
+        drawn.children.append(_drawn(child))
+    return drawn
+
+
+def _line(node: TreeNode) -> Text:
+    line = Text(f"{node.id}  ")
+    line.append(f"{node.kind}  ", style="dim")
+    line.append(node.label)
+    if node.path:
+        line.append(f"  {node.path}", style="dim")
+    if node.kind not in ("output", "death"):
+        line.append(f"  {node.state}", style=_STYLES.get(node.state, "green"))
+        since = node.created_at / 1000
+        until = node.settled_at / 1000 if node.settled_at else time.time()
+        if node.kind != "cancel":
+            line.append(f"  {duration(max(0.0, until - since))}", style="dim")
+    return line
+
+
+async def doctor(*, json: bool) -> int:
+    """Probe this machine."""
+    probe = importlib.import_module("perdure.workers.confine.probe")
+    found = probe.probe_all()
+    if json:
+        print(json_text.dumps(found.to_json()))
+    else:
+        for layer in (found.seccomp, found.landlock, found.namespaces):
+            mark = "ok     " if layer.available else "missing"
+            print(f"{mark} {layer.layer}" + (f": {layer.reason}" if layer.reason else ""))
+            if not layer.available:
+                for way in layer.ways_out:
+                    print(f"        - {way}")
+        for note in found.notes:
+            print(f"note    {note}")
+    return 0 if found.seccomp.available and found.landlock.available else 1

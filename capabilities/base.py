@@ -12,9 +12,16 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NotRequired, Required, TypedDict, get_args
 
-from pydantic import ConfigDict, PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
+from pydantic import (
+    ConfigDict,
+    PydanticSchemaGenerationError,
+    PydanticUserError,
+    TypeAdapter,
+    ValidationError,
+    with_config,
+)
 
-from .errors import BadArguments, BadCapability, BadReply
+from .errors import BadAnswer, BadArguments, BadCapability, BadReply
 from .values import NotPlain, encode
 
 if TYPE_CHECKING:
@@ -68,7 +75,8 @@ class Capability:
     """A named host function that code may be granted; made by ``@capability``.
 
     ``handler`` is None when it is answered from outside. ``probe`` is for the effect ``reconcile``: it takes what the
-    handler takes and returns the reply or raises NotPerformed. ``max_retries`` None leaves it to the policy.
+    handler takes and returns the reply or raises NotPerformed. ``max_retries`` None leaves it to the policy. ``answer``
+    is set for external ones: it checks an answer, given the arguments, and returns what is to be recorded.
     """
 
     name: str
@@ -163,6 +171,11 @@ def capability(
     def make(function: Callable[..., Any]) -> Capability:
         _check(name, effect, version, timeout, max_retries, probe=probe, external=external)
         signature, injects = _visible(name, function)
+        if probe is not None and _visible(name, probe)[0].parameters.keys() | set(_visible(name, probe)[1]) != (
+            signature.parameters.keys() | set(injects)
+        ):
+            raise BadCapability(f"{name}: its probe must take the parameters that the handler takes, key and ctx too")
+        reply = _adapter(name, signature.return_annotation)
         return Capability(
             name=name,
             effect=effect,
@@ -172,14 +185,27 @@ def capability(
             timeout=None if external and timeout == DEFAULT_TIMEOUT else timeout,
             max_retries=max_retries,
             probe=probe,
-            answer=answer,
+            answer=_answers(name, reply, answer) if external else None,
             doc=inspect.getdoc(function) or "",
             injects=injects,
             _arguments=_adapter(name, _arguments_type(signature)),
-            _reply=_adapter(name, signature.return_annotation),
+            _reply=reply,
         )
 
     return make
+
+
+def _answers(
+    name: str, reply: TypeAdapter[Any], hook: Callable[[Mapping[str, Any], Any], Any] | None
+) -> Callable[[Mapping[str, Any], Any], Any]:
+    def answer(arguments: Mapping[str, Any], value: Any) -> Any:
+        try:
+            reply.validate_python(value)
+        except ValidationError as error:
+            raise BadAnswer(f"the answer does not fit {name}: {_explain(error)}") from None
+        return value if hook is None else hook(arguments, value)
+
+    return answer
 
 
 def _check(
@@ -242,9 +268,8 @@ def _arguments_type(signature: inspect.Signature) -> Any:
         each.name: Required[each.annotation] if each.default is each.empty else NotRequired[each.annotation]
         for each in signature.parameters.values()
     }
-    kind: Any = TypedDict("Arguments", fields)  # type: ignore[misc]  # made of data
-    kind.__pydantic_config__ = ConfigDict(extra="forbid", arbitrary_types_allowed=False)
-    return kind
+    kind = TypedDict("Arguments", fields)  # type: ignore[misc]  # made of data
+    return with_config(ConfigDict(extra="forbid"))(kind)
 
 
 def _adapter(name: str, annotation: Any) -> TypeAdapter[Any]:

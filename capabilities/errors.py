@@ -10,7 +10,7 @@ import os
 import sys
 import tempfile
 from functools import cache
-from typing import Any, ClassVar
+from typing import Any
 
 from .values import NotPlain, encode
 
@@ -40,9 +40,6 @@ MAX_MESSAGE = 4_000
 
 class CapabilityError(Exception):
     """Base of what a call can end with; ``data`` is plain data for the code that asked."""
-
-    #: False: whoever declared the capability must see to it; nothing of it is delivered as a call's outcome.
-    delivered: ClassVar[bool] = True
 
     def __init__(self, message: str = "", data: Any = None) -> None:
         super().__init__(message)

@@ -230,7 +230,10 @@ def _clock_payload(value: datetime | time) -> Any:
 def _zone_name(zone: tzinfo | None) -> str | None:
     # Importing zoneinfo costs a guest as much as the rest of this module; without it, no value can have such a zone.
     module = sys.modules.get("zoneinfo")
-    return zone.key if module is not None and type(zone) is module.ZoneInfo else None
+    if module is None or type(zone) is not module.ZoneInfo:
+        return None
+    key: str | None = getattr(zone, "key", None)
+    return key
 
 
 def _encode_decimal(value: Decimal, _depth: int) -> Any:

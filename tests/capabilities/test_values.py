@@ -243,7 +243,7 @@ class _Float32:
 
 
 @pytest.mark.parametrize(
-    ("value", "plain"),
+    "value, plain",
     [
         (_Color.RED, 1),
         (_Word.YES, "yes"),
@@ -261,7 +261,7 @@ def test_a_subclass_that_equals_its_builtin_value_is_taken_for_it(value: object,
 
 
 @pytest.mark.parametrize(
-    ("value", "path", "says"),
+    "value, path, says",
     [
         (object(), "", "the value is not plain data: object"),
         ({"rows": [1, 2, {"x": {1, 2}, "y": object()}]}, "['rows'][2]['y']", "object"),
@@ -309,8 +309,8 @@ def test_encoded_data_shares_no_container_with_the_value() -> None:
     value: dict[str, Any] = {"floats": [1.0, 2.0], "ints": [1], "words": ["a"], "mixed": [1, "a"], "empty": []}
     data = encode(value)
     back = decode(data)
-    for name in value:
-        assert data[name] is not value[name]
+    for name, each in value.items():
+        assert data[name] is not each
         assert back[name] is not data[name]
 
 
@@ -323,7 +323,7 @@ def test_the_fast_columns_see_what_is_special_in_them() -> None:
 
 
 @pytest.mark.parametrize(
-    ("one", "other"),
+    "one, other",
     [
         ({"a": 1, "b": [2]}, {"b": [2], "a": 1}),
         ({1: "a", 2: "b"}, {2: "b", 1: "a"}),
@@ -336,7 +336,7 @@ def test_order_of_insertion_is_not_part_of_a_request(one: object, other: object)
 
 
 @pytest.mark.parametrize(
-    ("one", "other"),
+    "one, other",
     [(1, 1.0), (1, True), (0.0, -0.0), ("1", 1), ((1,), [1]), ({1}, frozenset({1})), ({1: 2}, {"1": 2}), (b"a", "a")],
 )
 def test_different_values_are_different_requests(one: object, other: object) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import resource
-import shutil
 import signal
 import sqlite3
 from pathlib import Path
@@ -303,10 +302,29 @@ def test_every_query_of_the_state_machine_uses_an_index(machine: Machine) -> Non
             assert all(part.split()[1] in {"a", "members", "CONSTANT", "schedules"} for part in scans), (sql, scans)
 
 
-async def test_a_file_of_every_released_format_is_brought_forward(path: Path) -> None:
-    for file in sorted(Path(__file__).with_name("formats").glob("*.db")):
-        shutil.copy(file, path)
-        async with SqliteConnection(path) as connection:
-            assert await connection.check() == []
-            assert {promise.id for promise in await connection.scan("")} == {"pending", "settled"}
-        path.unlink()
+@pytest.mark.parametrize("version", range(1, database.SCHEMA_VERSION + 1))
+async def test_a_file_of_every_released_format_is_brought_forward(path: Path, version: int) -> None:
+    dump = Path(__file__).with_name("formats") / f"{version}.sql"
+    old = sqlite3.connect(path)
+    old.executescript(dump.read_text())
+    old.close()
+    async with SqliteConnection(path) as connection:
+        assert await connection.check() == []
+        assert [(promise.id, promise.state) for promise in await connection.scan("")] == [
+            ("pending", "pending"), ("settled", "resolved"),
+        ]  # fmt: skip
+        assert await connection._read(lambda db: db.one("PRAGMA user_version")[0]) == database.SCHEMA_VERSION
+
+
+def test_the_newest_format_is_the_schema(path: Path, tmp_path: Path) -> None:
+    def schema(file: Path) -> list[Any]:
+        connection = sqlite3.connect(file)
+        rows = connection.execute("SELECT name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%'").fetchall()
+        connection.close()
+        return sorted((name, " ".join(sql.split())) for name, sql in rows)
+
+    database.Database.open(path).close()
+    old = sqlite3.connect(tmp_path / "dump.db")
+    old.executescript((Path(__file__).with_name("formats") / f"{database.SCHEMA_VERSION}.sql").read_text())
+    old.close()
+    assert schema(path) == schema(tmp_path / "dump.db")

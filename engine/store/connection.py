@@ -119,7 +119,7 @@ class SqliteConnection:
             self._reader = await asyncio.to_thread(Database.open_reader, self.path)
             self._card = self._card._replace(receives=bool(self._receivers))
             if self._lock is None:
-                self._lock = members.hold(self._folder, self._card.name)
+                self._lock = await asyncio.to_thread(members.hold, self._folder, self._card.name)
                 await self._peers.listen()
             others = await committer.write(self._join)
         except BaseException:
@@ -332,6 +332,7 @@ class SqliteConnection:
         for pause in MOURNING:
             living = await self._committer.write(self._bury_dead)
             if member not in living:
+                self._peers.forget(member)
                 break
             await asyncio.sleep(pause)
         await self._catch_up()

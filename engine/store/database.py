@@ -39,6 +39,7 @@ LOCK_PAUSE: Final = 0.002
 
 STATEMENT_CACHE: Final = 256  # more than the store has statements, so that none is ever prepared twice
 CACHE_KIB: Final = 16_384  # the interior pages of indexes over a million promises stay in memory
+LOG_BYTES: Final = 64 << 20  # what a burst made of the log beyond this is given back at the next checkpoint
 
 _PRIMARY: Final = 0xFF  # an extended result code's low byte is the primary one
 
@@ -247,6 +248,7 @@ def connect(path: Path) -> sqlite3.Connection:
             cached_statements=STATEMENT_CACHE,
         )
         connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+        connection.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
     except sqlite3.Error as error:
         raise translate(error, path) from error
     return connection

@@ -10,8 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Coroutine, Generator
-from contextlib import contextmanager
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -82,6 +81,7 @@ class Peers:
         self._name = name
         self._listener = listener
         self._member = 0
+        self._directory: int | None = None
         self._server: asyncio.Server | None = None
         self._wires: dict[int, _Wire] = {}
         self._early: dict[int, list[Notice]] = {}
@@ -91,10 +91,20 @@ class Peers:
 
     async def listen(self) -> None:
         """Open this process's socket; to be done before it is listed."""
-        bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        with _address(self._folder, self._name) as address:
-            bound.bind(address)
+        bound = await asyncio.to_thread(self._bind)
         self._server = await asyncio.start_unix_server(self._accept, sock=bound, limit=LINE_LIMIT)
+
+    def _bind(self) -> socket.socket:
+        if Path("/proc/self/fd").is_dir():
+            self._directory = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        bound.bind(self._address(self._name))
+        return bound
+
+    def _address(self, name: str) -> str:
+        # A socket's address is bound to 107 bytes, a folder's path is not.
+        folder = self._folder if self._directory is None else f"/proc/self/fd/{self._directory}"
+        return f"{folder}/{name}.sock"
 
     def connect(self, member: int, others: list[Peer]) -> None:
         """Connect to every member that was there first; those that come later connect to us."""
@@ -116,6 +126,9 @@ class Peers:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
+        if self._directory is not None:
+            os.close(self._directory)
+            self._directory = None
 
     def send(self, member: int, notice: Notice) -> None:
         """Tell one member; one that is not connected yet is told when it is."""
@@ -151,8 +164,7 @@ class Peers:
 
     async def _reach(self, peer: Peer) -> None:
         try:
-            with _address(self._folder, peer.name) as address:
-                reader, writer = await asyncio.open_unix_connection(address, limit=LINE_LIMIT)
+            reader, writer = await asyncio.open_unix_connection(self._address(peer.name), limit=LINE_LIMIT)
         except OSError:
             self._listener.on_lost(peer.id)
             return
@@ -195,17 +207,3 @@ class Peers:
             self._listener.on_changed()
         if notice.watch:
             wire.watched(self._commits)
-
-
-@contextmanager
-def _address(folder: Path, name: str) -> Generator[str]:
-    """The address of a member's socket while it is used; an address is bound to 107 bytes, a folder is not."""
-    file = f"{name}.sock"
-    if not Path("/proc/self/fd").is_dir():
-        yield str(folder / file)
-        return
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield f"/proc/self/fd/{descriptor}/{file}"
-    finally:
-        os.close(descriptor)

@@ -1,7 +1,7 @@
-"""Randomness from the session's seed: the same for every replay and every restore.
+"""Randomness of the session: one seed at its birth, a stream derived from it where Python asks the kernel.
 
-The seed enters once, at the session's birth. What the kernel would be asked for comes from a stream of the seed,
-whose position is carried by the checkpoint; generators of ``random`` are carried as they are.
+1. Nothing is reseeded afterwards: the state travels with the checkpoint.
+2. The n-th byte of the stream depends on the seed and n alone.
 """
 
 from __future__ import annotations
@@ -9,45 +9,68 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import sys
 import threading
+from typing import Any
 
-__all__ = ["Entropy"]
+__all__ = ["Stream", "get_state", "install", "set_state"]
 
 _BLOCK = 64
 
 
-class Entropy:
-    """A stream of bytes that stands in for the kernel's; one a guest."""
+class Stream:
+    """Bytes keyed by the seed: block n is BLAKE2b(n) under the seed as key."""
 
     def __init__(self, seed: int) -> None:
-        self._key = seed.to_bytes(16, "big")
-        self._lock = threading.Lock()
+        self._key = hashlib.blake2b(str(seed).encode(), digest_size=32, person=b"perdure.entropy").digest()
         self.position = 0
+        self._lock = threading.Lock()
 
-    def read(self, size: int, /) -> bytes:
-        """Return the next bytes of the stream; what os.urandom is here."""
+    def read(self, size: int) -> bytes:
+        """Return the next bytes, as ``os.urandom`` would."""
         if size < 0:
-            msg = "negative argument not allowed"
-            raise ValueError(msg)
+            raise ValueError("negative argument not allowed")
         with self._lock:
-            at = self.position
+            start = self.position
             self.position += size
-        first, last = at // _BLOCK, (at + size + _BLOCK - 1) // _BLOCK
-        blocks = (
-            hashlib.blake2b(number.to_bytes(8, "big"), key=self._key, digest_size=_BLOCK).digest()
-            for number in range(first, last)
-        )
-        start = at - first * _BLOCK
-        return b"".join(blocks)[start : start + size]
+        first, last = start // _BLOCK, (start + size + _BLOCK - 1) // _BLOCK
+        blocks = (hashlib.blake2b(number.to_bytes(8), key=self._key).digest() for number in range(first, last))
+        return b"".join(blocks)[start - first * _BLOCK :][:size]
 
-    def _getrandom(self, size: int, flags: int = 0) -> bytes:
-        del flags  # whether to block, and which pool: there is only one, and it never blocks
-        return self.read(size)
 
-    def install(self) -> None:
-        """Take the place of the kernel for everything in Python that asks it, and seed ``random``."""
-        os.urandom = self.read
-        if hasattr(os, "getrandom"):
-            os.getrandom = self._getrandom
-        random._urandom = self.read  # type: ignore[attr-defined]
-        random.seed(int.from_bytes(self.read(32), "big"))
+_stream = Stream(0)
+
+
+def get_state() -> dict[str, Any]:
+    """Return how far the stream was read, as JSON data for a checkpoint."""
+    return {"position": _stream.position}
+
+
+def set_state(state: dict[str, Any]) -> None:
+    """Go on where a checkpoint was."""
+    _stream.position = int(state["position"])
+
+
+def install(seed: int) -> None:
+    """Seed what Python draws from: once, before the first third-party import."""
+    global _stream  # noqa: PLW0603 - one guest, one stream
+    _stream = stream = Stream(seed)
+
+    def urandom(size: int, /) -> bytes:
+        """Return bytes drawn from the session's seed."""
+        return stream.read(size)
+
+    os.urandom = urandom
+    random._urandom = urandom  # type: ignore[attr-defined]
+    seed_random = random.Random.seed
+
+    def seeded(self: random.Random, a: Any = None, version: int = 2) -> None:
+        """Seed the generator; without a seed, from the session's."""
+        seed_random(self, int.from_bytes(stream.read(32)) if a is None else a, version)
+
+    seeded.__name__, seeded.__qualname__ = "seed", "Random.seed"
+    random.Random.seed = seeded  # type: ignore[method-assign]
+    random.seed(seed)
+    uuid = sys.modules.get("uuid")
+    if uuid is not None:
+        uuid._generate_time_safe = None  # type: ignore[attr-defined]

@@ -1,143 +1,151 @@
-"""Running code: statement by statement, in one namespace, synchronous ones with no loop running.
+"""Runs a submission statement by statement, in the main thread and the one namespace.
 
-1. Every statement runs exactly once, in the one dictionary of ``__main__``; the last expression's value is the result.
-2. A statement that awaits is a task on the session's loop; any other runs directly, and may start loops of its own.
-3. Nothing of an execution is left that would leak into the next but what the code itself left.
+1. Every statement runs once; the trailing expression's value is taken from that one run.
+2. A statement without await runs with no loop running; one with await runs on the session's loop.
+3. All statements share one context; a cancel stops the statement that runs and nothing else.
 """
 
 from __future__ import annotations
-import __future__
 
-import ast
 import asyncio
 import contextvars
+import inspect
+import signal
 import sys
-from dataclasses import dataclass, field
-from inspect import CO_COROUTINE
+import threading
 from typing import TYPE_CHECKING, Any
 
 from . import errors
+from .compiler import Cache
+from .loop import GuestLoop
 
 if TYPE_CHECKING:
-    from types import CodeType
+    from collections.abc import Callable
 
-    from .loop import SessionLoop
-    from .runtime import Runtime
+    from .compiler import Unit
+    from .namespace import Namespace
 
 __all__ = ["Executor", "Outcome"]
 
-_FUTURES = 0
-for _name in __future__.all_feature_names:
-    _FUTURES |= getattr(__future__, _name).compiler_flag
 
-
-@dataclass(slots=True)
 class Outcome:
     """How a submission ended."""
 
-    status: str
-    value: Any = None
-    has_value: bool = False
-    error: BaseException | None = None
-    code: int | None = None
-    notes: list[str] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.status = "ok"
+        self.value: Any = None
+        self.error: BaseException | None = None
+        self.code: int | None = None
+        self.line: int | None = None
 
 
 class Executor:
-    """Runs submissions in a namespace, one after another."""
+    """The session's loop, its context, and the submission that runs now."""
 
-    def __init__(self, namespace: dict[str, Any], loop: SessionLoop, runtime: Runtime) -> None:
-        self._namespace = namespace
-        self._loop = loop
-        self._runtime = runtime
-        self._context = contextvars.copy_context()
-        self._flags = 0
+    def __init__(self, namespace: Namespace) -> None:
+        self.loop = GuestLoop()
+        self.context = contextvars.copy_context()
+        self.cache = Cache()
+        #: Future statements that hold from one execution to the next.
+        self.flags = 0
+        #: Called before each statement with its line.
+        self.before: Callable[[int], None] = lambda _line: None
+        self._namespace = namespace.dict
+        self._running = False
+        self._cancelled = False
+        signal.signal(signal.SIGUSR1, self._cancel)
+        self._supply_loop()
 
     def run(self, source: str, filename: str) -> Outcome:
-        """Run a submission to its end, whatever it does."""
-        flags = self._flags
+        """Run a submission to its end; raises nothing of what it raises."""
+        outcome = Outcome()
+        self._cancelled = False
+        self._running = True
         try:
-            tree = self._compile(source, filename, ast.PyCF_ONLY_AST)
-            statements = tree.body
-            ends_in_value = bool(statements) and isinstance(statements[-1], ast.Expr)
-            value: Any = None
-            for index, statement in enumerate(statements):
-                last = index == len(statements) - 1
-                if isinstance(statement, ast.Expr) and _bare_string(statement) and not (last or index == 0):
-                    continue
-                value = self._statement(statement, filename, value=last and ends_in_value)
-        except (SystemExit, errors.Cancelled, KeyboardInterrupt, asyncio.CancelledError, Exception) as exc:
-            return self._ended(exc)
-        except BaseException as exc:
-            return Outcome("error", error=exc)
+            program = self.cache.get(source, filename, self.flags)
+            self.flags = program.flags
+            if program.doc is not None:
+                self._namespace["__doc__"] = program.doc
+            for unit in program.units:
+                outcome.line = unit.line
+                self._statement(unit, outcome)
+        except SystemExit as exit:
+            outcome.status, outcome.error = "exit", exit
+            outcome.code = _exit_code(exit.code)
+        except BaseException as error:  # noqa: BLE001 - whatever the code raises is its outcome
+            outcome.status, outcome.error = "error", error
+            if self._cancelled and isinstance(error, (errors.Cancelled, asyncio.CancelledError)):
+                outcome.status = "cancelled"
         finally:
-            del flags
-            asyncio.set_event_loop(self._loop)
-        return Outcome("ok", value, ends_in_value)
+            self._running = False
+        return outcome
 
-    def _statement(self, statement: ast.stmt, filename: str, *, value: bool) -> Any:
-        node: ast.AST
-        if value and isinstance(statement, ast.Expr):
-            node = ast.Expression(statement.value)
-            code = self._compile(node, filename, 0, "eval")
-        else:
-            code = self._compile(ast.Module([statement], []), filename, 0)
-        self._flags |= code.co_flags & _FUTURES
-        if not code.co_flags & CO_COROUTINE:
-            asyncio.set_event_loop(self._loop)
-            return self._context.run(eval, code, self._namespace)
-        return self._awaiting(code)
+    def _statement(self, unit: Unit, outcome: Outcome) -> None:
+        if self._cancelled:
+            raise errors.Cancelled
+        asyncio.set_event_loop(self.loop)
+        self.loop.begin()
+        self.before(unit.line)
+        value = self.context.run(eval, unit.code, self._namespace)
+        if unit.awaits and inspect.iscoroutine(value):
+            value = self._await(value)
+        if unit.valued:
+            outcome.value = value
 
-    def _awaiting(self, code: CodeType) -> Any:
-        loop = self._loop
-        coroutine = self._context.run(eval, code, self._namespace)
-        loop.announced = self._runtime.family.main
-        task = loop.create_task(coroutine, context=self._context)
-        self._runtime.foreground = task
+    def _await(self, coroutine: Any) -> Any:
+        task = self.loop.foreground(coroutine, self.context)
         try:
-            return loop.run_until_complete(task)
-        except asyncio.CancelledError:
-            if self._runtime.cancelled:
-                msg = "the execution was cancelled"
-                raise errors.Cancelled(msg) from None
-            raise
-        except (KeyboardInterrupt, SystemExit):
-            self._finish_foreground(task)
-            raise
-        finally:
-            self._runtime.foreground = None
+            self.loop.run_until_complete(task)
+        except BaseException:
+            # Something else ended the loop's run (SystemExit in another task): the statement is over too.
+            if not task.done():
+                task.cancel()
+                task._log_destroy_pending = False  # type: ignore[attr-defined]
+                raise
+            if not task.cancelled() and task.exception() is None:
+                raise
+        if task.cancelled():
+            return task.result()
+        error = task.exception()
+        if error is not None:
+            raise error
+        return task.result()
 
-    def _finish_foreground(self, task: asyncio.Task[Any]) -> None:
-        """Let an interrupted foreground task run its ``finally`` blocks."""
-        if not task.done():
-            task.cancel()
-            try:
-                self._loop.run_until_complete(task)
-            except BaseException:
-                return
+    # -- cancel ---------------------------------------------------------------------------------------------------------
 
-    def _compile(self, source: Any, filename: str, flags: int, mode: str = "exec") -> Any:
-        return compile(
-            source,
-            filename,
-            mode,
-            flags | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT | self._flags,
-            dont_inherit=True,
-        )
+    def _cancel(self, _number: int, _frame: object) -> None:
+        """SIGUSR1: stop the foreground, once."""
+        if not self._running or self._cancelled:
+            return
+        self._cancelled = True
+        loop = asyncio._get_running_loop()
+        goal = loop.goal if isinstance(loop, GuestLoop) else None
+        if not isinstance(loop, GuestLoop) or not isinstance(goal, asyncio.Task) or asyncio.current_task(loop) is goal:
+            raise errors.Cancelled
+        goal.cancel()
+        loop.wake()
 
-    def _ended(self, exc: BaseException) -> Outcome:
-        if isinstance(exc, errors.Cancelled) or (self._runtime.cancelled and isinstance(exc, asyncio.CancelledError)):
-            return Outcome("cancelled", error=exc)
-        if isinstance(exc, SystemExit):
-            code = exc.code
-            if code is None:
-                return Outcome("exit", code=0)
-            if isinstance(code, int):
-                return Outcome("exit", code=code)
-            sys.stderr.write(f"{code}\n")
-            return Outcome("exit", code=1)
-        return Outcome("error", error=exc)
+    # -- create_task in a statement without await ------------------------------------------------------------------
+
+    def _supply_loop(self) -> None:
+        create: Any = asyncio.create_task
+        main = threading.main_thread()
+
+        def create_task(coro: Any, **options: Any) -> Any:
+            if (
+                asyncio._get_running_loop() is None
+                and threading.current_thread() is main
+                and sys._getframe(1).f_globals is self._namespace
+            ):
+                return self.loop.create_task(coro, **options)
+            return create(coro, **options)
+
+        create_task.__doc__ = create.__doc__
+        asyncio.create_task = create_task
+        asyncio.tasks.create_task = create_task
 
 
-def _bare_string(statement: ast.Expr) -> bool:
-    return isinstance(statement.value, ast.Constant) and isinstance(statement.value.value, str)
+def _exit_code(code: object) -> int:
+    if code is None:
+        return 0
+    return code & 0xFF if isinstance(code, int) else 1

@@ -1,67 +1,71 @@
-"""How a guest process is started: its command line and environment. For the host; standard library only."""
+"""How a guest process is started: its command line and its environment. Imported by the host, and by nothing in the guest."""
 
 from __future__ import annotations
 
 import importlib.util
+import os
+import sysconfig
 from pathlib import Path
 from typing import Any
 
-__all__ = ["argv", "environment", "needed_files"]
+__all__ = ["argv", "environment"]
 
-_HERE = Path(__file__).resolve().parent
-_VALUES = _HERE.parent.parent / "capabilities" / "values.py"
+#: Where the guest finds what it loads; removed from its environment before code runs.
+_PLACES = "PERDURE_GUEST"
 
-#: Loads this folder as a package of a private name, and beside it the two parts that it borrows from the worker's
-#: environment: nothing is imported from the user's.
-_BOOTSTRAP = """
-import importlib.util, os, sys
-def load(name, path, folder=None):
-    spec = importlib.util.spec_from_file_location(name, path, submodule_search_locations=folder and [folder])
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-here, values, pickler = (os.environ.pop("PERDURE_" + key) for key in ("GUEST", "VALUES", "PICKLER"))
-load("_perdure_guest", here + "/__init__.py", here)
-load("_perdure_guest.values", values)
-load("_perdure_cloudpickle", pickler + "/__init__.py", pickler)
-import _perdure_guest.main
-_perdure_guest.main.main()
+#: Loads the runtime under names of its own, whatever the user's environment holds, and leaves ``__main__`` to the user.
+_BOOT = """
+def boot():
+    import importlib.util, os, sys
+    def load(name, path, folder=None):
+        spec = importlib.util.spec_from_file_location(name, path, submodule_search_locations=[folder] if folder else None)
+        module = sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    guest, cloudpickle, values = os.environ.pop("PERDURE_GUEST").split(os.pathsep)
+    load("_perdure_guest", guest + "/__init__.py", guest)
+    load("_perdure_cloudpickle", cloudpickle + "/__init__.py", cloudpickle)
+    load("_perdure_guest.values", values)
+    from _perdure_guest.main import main
+    main()
+boot()
 """
 
 
 def argv(python: str) -> list[str]:
-    """Return the command line of a guest: no user site, no script folder on the path, UTF-8 throughout."""
-    return [python, "-s", "-P", "-X", "utf8", "-c", _BOOTSTRAP]
+    """Return the command line; the channel is descriptor 3, the current folder the workspace."""
+    return [python, "-s", "-P", "-X", "utf8", "-c", _BOOT]
 
 
 def environment(config: dict[str, Any]) -> dict[str, str]:
-    """Return the whole environment of a guest; nothing is inherited."""
-    workspace = config["workspace"]
+    """Return the whole environment of the guest: nothing of the host's own comes in."""
+    workspace = str(config["workspace"])
+    paths = [sysconfig.get_path("scripts"), "/usr/local/bin", "/usr/bin", "/bin"]
+    threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
     return {
-        "PATH": "/usr/local/bin:/usr/bin:/bin",
+        "PATH": os.pathsep.join(paths),
         "LANG": "C.UTF-8",
         "HOME": workspace,
         "TMPDIR": workspace,
-        "PYTHONHASHSEED": str(config["seed"] % 2**32),
+        "PWD": workspace,
+        "PYTHONHASHSEED": str(config["seed"] % (1 << 32)),
         "PYTHONDONTWRITEBYTECODE": "1",
-        # One thread for linear algebra: a guest shares the machine, and threads would take part in every fork later.
-        **dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1"),
         "MALLOC_ARENA_MAX": "2",
-        "PERDURE_GUEST": str(_HERE),
-        "PERDURE_VALUES": str(_VALUES.resolve()),
-        "PERDURE_PICKLER": str(_pickler()),
+        **dict.fromkeys(threads, "1"),
+        _PLACES: os.pathsep.join((str(Path(__file__).parent), _folder_of("cloudpickle"), _values())),
     }
 
 
-def needed_files() -> list[Path]:
-    """Return what a guest reads besides its interpreter and packages."""
-    return [_HERE, _VALUES.resolve(), _pickler()]
-
-
-def _pickler() -> Path:
-    spec = importlib.util.find_spec("cloudpickle")
+def _folder_of(package: str) -> str:
+    spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
-        msg = "cloudpickle is not installed beside perdure"
-        raise ImportError(msg)
-    return Path(spec.origin).resolve().parent
+        msg = f"the package {package} is not installed beside perdure"
+        raise ModuleNotFoundError(msg)
+    return str(Path(spec.origin).parent)
+
+
+def _values() -> str:
+    spec = importlib.util.find_spec("perdure.capabilities")
+    if spec is None or spec.origin is None:
+        msg = "perdure.capabilities is not installed"
+        raise ModuleNotFoundError(msg)
+    return str(Path(spec.origin).with_name("values.py"))

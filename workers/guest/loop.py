@@ -1,238 +1,309 @@
-"""The event loop of a session, and of every ``asyncio.run`` in it: CPython's own, with time and I/O at our gate.
+"""The event loop of every thread in the guest: CPython's own, but what enters it comes from the hub.
 
-1. What enters while the loop has nothing ready is one delivery; between two deliveries the loop comes to rest.
-2. Timers are ours, by lineage: their firing is a delivery like a reply.
-3. Descriptors and ``call_soon_threadsafe`` of the user work as ever; their order is not promised on replay.
+1. Timers are kept here by lineage path, not in the loop's heap; the hub says when one fires.
+2. One delivery enters when nothing is ready. Real descriptors and other threads enter as in CPython.
+3. Nothing that decides an order depends on an address: tasks and futures hash by their birth.
 """
 
 from __future__ import annotations
 
+import _asyncio
 import asyncio
+import heapq
+import itertools
+import select
 import selectors
-import time
-from typing import TYPE_CHECKING, Any
+from asyncio import events
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from .runtime import IDLE_AFTER, TURNS
+from .replay import REPLY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine, Iterable
     from contextvars import Context
 
-    from .lineage import Node
-    from .runtime import Runtime
+    from .hub import Hub
+    from .lineage import Family, Node
+    from .replay import Delivery
 
-__all__ = ["SessionLoop", "SessionTask", "install"]
+__all__ = ["Future", "GuestLoop", "Task", "install"]
+
+#: Cancelled timers kept before the heap is cleaned, as asyncio does; ``wait_for`` leaves one behind each time.
+_CANCELLED_KEPT = 100
 
 
-class SessionTask(asyncio.Task):  # type: ignore[type-arg]
-    """A task that hashes by its birth, so that sets of tasks keep one order."""
+class Births:
+    """Numbers of tasks and futures, by which they hash, and of the names of tasks."""
 
-    _births = 0
+    def __init__(self) -> None:
+        self.numbers = itertools.count(1)
+        self.names = 0
 
-    def __init__(self, coro: Any, *, loop: SessionLoop, **more: Any) -> None:
-        # Before anything else: making a task puts it into a set.
-        SessionTask._births += 1
-        self._birth = SessionTask._births
-        super().__init__(coro, loop=loop, **more)
+
+births = Births()
+
+
+class Future(_asyncio.Future):  # type: ignore[type-arg]
+    """A future of the loop; sets of futures iterate alike in every process."""
+
+    def __init__(self, *, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop=loop)
+        self._perdure_number = next(births.numbers)
 
     def __hash__(self) -> int:
-        return self._birth
-
-    def __eq__(self, other: object) -> bool:
-        return self is other
+        return self._perdure_number
 
 
-class _Gate(selectors.BaseSelector):
-    """The selector of a loop: where it comes to rest, one delivery enters."""
+class Task(_asyncio.Task):  # type: ignore[type-arg]
+    """A task of the loop, with its node."""
 
-    def __init__(self, runtime: Runtime) -> None:
-        self._runtime = runtime
-        self._real = selectors.DefaultSelector()
-        self._own = {runtime.channel.fd, runtime.wake_main}
-        for fd in self._own:
-            self._real.register(fd, selectors.EVENT_READ)
-        self.loop: SessionLoop
-        self._turns = 0
+    def __init__(self, coro: Coroutine[Any, Any, Any], *, node: Node, **options: Any) -> None:
+        self.perdure_node = node
+        self._perdure_number = next(births.numbers)
+        super().__init__(coro, **options)
 
-    def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
-        return self._real.register(fileobj, events, data)
+    def __hash__(self) -> int:
+        return self._perdure_number
 
-    def unregister(self, fileobj: Any) -> selectors.SelectorKey:
-        return self._real.unregister(fileobj)
 
-    def modify(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
-        return self._real.modify(fileobj, events, data)
+# They stand in for CPython's classes, in reprs and logs too.
+for _class in (Future, Task):
+    _class.__module__ = "_asyncio"
 
-    def close(self) -> None:
-        self._real.close()
 
-    def get_map(self) -> Any:
-        return self._real.get_map()
+class TimerHandle(events.TimerHandle):
+    """A timer that knows its path."""
 
-    def get_key(self, fileobj: Any) -> selectors.SelectorKey:
-        return self._real.get_key(fileobj)
+    __slots__ = ("path",)
+    path: str
+
+
+class GuestSelector(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
+    """The loop's selector, and its place to wait."""
+
+    loop: GuestLoop | None = None
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        if timeout is not None and timeout <= 0:
-            return self._busy()
+        loop = self.loop
+        if loop is None:
+            return super().select(timeout)
+        if timeout == 0:
+            loop.turn()
+            return super().select(0)
+        found = super().select(0) if len(self.get_map()) > 1 else []
+        if not found:
+            loop.rest()
+            found = super().select(0)
+        return found
+
+
+class GuestLoop(asyncio.SelectorEventLoop):
+    """The loop class of the process."""
+
+    hub: ClassVar[Hub]
+    family: ClassVar[Family]
+
+    def __init__(self, selector: selectors.BaseSelector | None = None) -> None:
+        if selector is not None:
+            selector.close()
+        self._own = GuestSelector()
+        super().__init__(self._own)
+        self._own.loop = self
+        self._ours_poll = select.poll()
+        self._ours_poll.register(self._own.fileno(), select.POLLIN)
+        self._timers: dict[str, TimerHandle] = {}
+        self._queue: list[tuple[float, int, TimerHandle]] = []
+        self._queued = itertools.count()
         self._turns = 0
-        rested = time.monotonic()
-        while True:
-            events = self._events(0)
-            if events or self.loop.has_ready:
-                return events
-            if self._runtime.deliver(self.loop, 0):
-                return []
-            now = time.monotonic()
-            wait = self.loop.next_due()
-            if now - rested < IDLE_AFTER:
-                quiet = IDLE_AFTER - (now - rested)
-                wait = quiet if wait is None else min(wait, quiet)
-            else:
-                self._runtime.rest(self.loop)
-            events = self._events(wait)
-            if events:
-                return events
-
-    def _busy(self) -> list[tuple[selectors.SelectorKey, int]]:
-        self._turns += 1
-        head = self._runtime.deliveries.head
-        if head is not None:
-            if head.turns == self._turns and self._runtime.deliver(self.loop, self._turns):
-                self._turns = 0
-        elif self._turns % TURNS == 0:
-            self._runtime.receive()
-            if self._runtime.deliver(self.loop, self._turns):
-                self._turns = 0
-        return [event for event in self._real.select(0) if event[0].fd not in self._own]
-
-    def _events(self, timeout: float | None) -> list[tuple[selectors.SelectorKey, int]]:
-        found = self._real.select(timeout)
-        theirs = [event for event in found if event[0].fd not in self._own]
-        if len(theirs) != len(found):
-            self._runtime.drain_wake()
-            self._runtime.receive()
-        return theirs
-
-
-class SessionLoop(asyncio.SelectorEventLoop):
-    """An event loop whose timers and rests belong to the runtime."""
-
-    def __init__(self, runtime: Runtime) -> None:
-        self._runtime = runtime
-        self._timers: dict[str, asyncio.TimerHandle] = {}
-        self._paths: dict[int, str] = {}
+        self._calls: dict[str, Callable[[dict[str, Any]], None]] = {}
+        #: What ``run_until_complete`` waits for: a cancel of the foreground is a cancel of this.
+        self.goal: asyncio.Future[Any] | None = None
+        #: The node of a task that a factory is making just now, for one that starts at once.
         self.announced: Node | None = None
-        gate = _Gate(runtime)
-        gate.loop = self
-        super().__init__(gate)
-        self.set_task_factory(None)
-        runtime.loops.append(self)
 
-    def descriptors(self) -> list[int]:
-        """Return the descriptors that the loop needs."""
-        gate: Any = self._selector  # type: ignore[attr-defined]
-        sockets = (self._ssock, self._csock)  # type: ignore[attr-defined]
-        return [gate._real.fileno(), *(each.fileno() for each in sockets)]
+    # -- the loop's own methods -----------------------------------------------------------------------------------
 
-    def close(self) -> None:
-        if self in self._runtime.loops:
-            self._runtime.loops.remove(self)
-        super().close()
+    def time(self) -> float:
+        return self.hub.clock.now()
 
-    @property
-    def has_ready(self) -> bool:
-        """Whether something can run without a delivery."""
-        return bool(self._ready) or self._stopping  # type: ignore[attr-defined]
+    def create_future(self) -> asyncio.Future[Any]:
+        return Future(loop=self)
 
-    # -- tasks ---------------------------------------------------------------------------
-
-    def create_task(self, coro: Any, **more: Any) -> Any:
-        """Make a task, with its place in the family; a factory of the user's makes it if there is one."""
-        factory = self.get_task_factory()
-        node, self.announced = self.announced, None
-        if node is None:
-            node = self._runtime.family.current().child()
-        if factory is not None:
-            self.announced = node
-            try:
-                task: Any = super().create_task(coro, **more)
-            finally:
-                self.announced = None
-            self._runtime.family.adopt(task, node)
-            return task
+    def create_task(self, coro: Any, **options: Any) -> Any:
         self._check_closed()  # type: ignore[attr-defined]
+        node = self.family.current().child()
+        if options.get("name") is None:
+            births.names += 1
+            options["name"] = f"Task-{births.names}"
+        if self.get_task_factory() is None:
+            task: Any = Task(coro, node=node, loop=self, **options)
+            if task._source_traceback:
+                del task._source_traceback[-1]
+            return task
         self.announced = node
         try:
-            task = SessionTask(coro, loop=self, **more)
+            task = super().create_task(coro, **options)
         finally:
             self.announced = None
-        self._runtime.family.adopt(task, node)
+        self.family.adopt(task, node)
         return task
 
-    # -- timers ----------------------------------------------------------------------------
+    def foreground(self, coro: Coroutine[Any, Any, Any], context: Context) -> Task:
+        """Return the task of a top-level statement: it is the main program itself, not a child."""
+        births.names += 1
+        return Task(coro, node=self.family.main, loop=self, name=f"Task-{births.names}", context=context)
 
-    def call_at(  # type: ignore[override]  # the callback and its arguments go together unchecked
-        self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
-    ) -> asyncio.TimerHandle:
-        """Hold a timer by the path of who set it; one whose deadline is recorded keeps that deadline."""
+    def call_at(self, when: float, callback: Any, *args: Any, context: Context | None = None) -> TimerHandle:
+        if when is None:
+            raise TypeError("when cannot be None")
         self._check_closed()  # type: ignore[attr-defined]
-        runtime = self._runtime
-        path = runtime.family.current().next_timer(runtime.execution or "")
-        left = runtime.deliveries.timers.pop(path, None)
-        if left is not None:
-            when = self.time() + left
-        timer = asyncio.TimerHandle(when, callback, args, self, context)
+        if self.get_debug():
+            self._check_thread()  # type: ignore[attr-defined]
+            self._check_callback(callback, "call_at")  # type: ignore[attr-defined]
+        timer = TimerHandle(when, callback, args, self, context)
+        if timer._source_traceback:
+            del timer._source_traceback[-1]
+        path = self.family.current().next_timer(self.hub.execution or self.family.execution)
+        timer.path = path
+        timer._scheduled = True
         self._timers[path] = timer
-        self._paths[id(timer)] = path
+        heapq.heappush(self._queue, (self.hub.due(path, when), next(self._queued), timer))
         return timer
 
-    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        path = self._paths.pop(id(handle), None)
-        if path is not None:
-            self._timers.pop(path, None)
+    def _timer_handle_cancelled(self, handle: Any) -> None:
+        self._timers.pop(handle.path, None)
+        if len(self._queue) > 2 * len(self._timers) + _CANCELLED_KEPT:
+            self._queue = [entry for entry in self._queue if not entry[2]._cancelled]
+            heapq.heapify(self._queue)
 
-    def has_timer(self, path: str) -> bool:
-        """Whether a timer of this path is set."""
-        return path in self._timers
+    def run_until_complete(self, future: Any) -> Any:
+        before = self.goal
+        self._check_closed()  # type: ignore[attr-defined]
+        self._check_running()  # type: ignore[attr-defined]
+        new = not asyncio.isfuture(future)
+        goal = asyncio.ensure_future(future, loop=self)
+        if new:
+            goal._log_destroy_pending = False  # type: ignore[attr-defined]
+        self.goal = goal
+        try:
+            return super().run_until_complete(goal)
+        except BaseException:
+            if new and goal.done() and not goal.cancelled():
+                goal.exception()  # Consumed, as asyncio does: the caller never sees this task.
+            raise
+        finally:
+            self.goal = before
 
-    def due_timer(self) -> str | None:
-        """Return the path of the earliest timer that is due, if one is."""
-        if not self._timers:
-            return None
-        path, timer = min(self._timers.items(), key=lambda item: (item[1].when(), item[0]))
-        return path if timer.when() <= self.time() else None
+    def close(self) -> None:
+        super().close()
+        self._timers.clear()
+        self._queue.clear()
+        for path in list(self._calls):
+            self.hub.forget(path)
+        self._calls.clear()
 
-    def next_due(self) -> float | None:
-        """Return the seconds until the earliest timer; None if there is none."""
-        if not self._timers:
-            return None
-        return max(0.0, min(timer.when() for timer in self._timers.values()) - self.time())
+    # -- turns ------------------------------------------------------------------------------------------------------
 
-    def timers_left(self) -> list[list[Any]]:
-        """Return every timer's path and the seconds it has left."""
-        now = self.time()
-        return [[path, max(0.0, timer.when() - now)] for path, timer in self._timers.items()]
+    def descriptors(self) -> list[int]:
+        """Return the descriptors this loop lives on."""
+        return [self._own.fileno(), self._ssock.fileno(), self._csock.fileno()]  # type: ignore[attr-defined]
 
-    def fire(self, path: str) -> None:
-        """Make a timer's callback ready."""
+    def turn(self) -> None:
+        """One more turn with work to do."""
+        self._turns += 1
+        self.hub.busy(self, self._turns)
+
+    def rest(self) -> None:
+        """Nothing is ready."""
+        self.hub.rest(self)
+
+    def begin(self) -> None:
+        """A top-level statement begins: turns count from here, so that where a step ended cannot matter."""
+        self._turns = 0
+
+    # -- a party of the hub -----------------------------------------------------------------------------------------
+
+    def expect(self, path: str, deliver: Callable[[dict[str, Any]], None]) -> None:
+        """Have the reply to that call delivered to ``deliver``."""
+        self._calls[path] = deliver
+
+    def abandon(self, path: str) -> None:
+        """Nobody waits for the reply to that call any more."""
+        if self._calls.pop(path, None) is not None:
+            self.hub.forget(path)
+
+    def deliver(self, kind: str, path: str, outcome: dict[str, Any] | None) -> None:
+        self._turns = 0
+        if kind == REPLY:
+            self._calls.pop(path)(outcome or {})
+            return
         timer = self._timers.pop(path)
-        self._paths.pop(id(timer), None)
+        # What was slept is not slept again, and the clock shows it as slept.
+        self.hub.clock.reach(timer._when)
+        timer._scheduled = False
         self._ready.append(timer)  # type: ignore[attr-defined]
 
+    def nearest(self) -> tuple[str, float] | None:
+        while self._queue:
+            due, _number, timer = self._queue[0]
+            if self._timers.get(timer.path) is timer:
+                return timer.path, due
+            heapq.heappop(self._queue)
+        return None
 
-def install(runtime: Runtime) -> SessionLoop:
-    """Make every loop of this process a SessionLoop, and return the session's own."""
-    asyncio.DefaultEventLoopPolicy._loop_factory = staticmethod(lambda: SessionLoop(runtime))  # type: ignore[attr-defined]
-    session = SessionLoop(runtime)
-    asyncio.set_event_loop(session)
-    create_task = asyncio.create_task
+    def takes(self, head: Delivery) -> bool:
+        return head.path in (self._calls if head.kind == REPLY else self._timers)
 
-    def create_task_here(coro: Any, **more: Any) -> Any:
-        if asyncio._get_running_loop() is None:
-            more = {key: value for key, value in more.items() if value is not None}
-            return session.create_task(coro, **more)
-        return create_task(coro, **more)
+    def wake(self) -> None:
+        self._write_to_self()  # type: ignore[attr-defined]
 
-    asyncio.create_task = asyncio.tasks.create_task = create_task_here
-    return session
+    def listen(self, channel: int | None, timeout: float | None) -> bool:
+        poll = self._ours_poll
+        milliseconds = None if timeout is None else timeout * 1000
+        if channel is None:
+            poll.poll(milliseconds)
+            return False
+        poll.register(channel, select.POLLIN)
+        try:
+            return any(fd == channel for fd, _event in poll.poll(milliseconds))
+        finally:
+            poll.unregister(channel)
+
+    def stirred(self) -> bool:
+        return bool(self._ready) or bool(self._ours_poll.poll(0))  # type: ignore[attr-defined]
+
+    def waiting(self) -> list[str]:
+        return list(self._calls)
+
+    def deadlines(self) -> list[tuple[str, float]]:
+        self.nearest()
+        return [(timer.path, due) for due, _number, timer in self._queue if self._timers.get(timer.path) is timer]
+
+    def next_due(self) -> float | None:
+        timer = self.nearest()
+        return None if timer is None else timer[1]
+
+    def reachable(self) -> bool:
+        return len(self._own.get_map()) > 1
+
+
+def install(hub: Hub, family: Family) -> None:
+    """Make every loop of this process a GuestLoop, and take address order out of ``as_completed``."""
+    GuestLoop.hub, GuestLoop.family = hub, family
+    GuestLoop.__name__ = GuestLoop.__qualname__ = "_UnixSelectorEventLoop"
+    GuestLoop.__module__ = "asyncio.unix_events"
+    for module in (asyncio, asyncio.unix_events):
+        for name in ("SelectorEventLoop", "EventLoop", "_UnixSelectorEventLoop"):
+            if hasattr(module, name):
+                setattr(module, name, GuestLoop)
+    asyncio.unix_events._UnixDefaultEventLoopPolicy._loop_factory = GuestLoop  # type: ignore[attr-defined]
+    as_completed: Any = asyncio.as_completed
+
+    def in_order(fs: Iterable[Any], *, timeout: float | None = None) -> Any:
+        if isinstance(fs, (list, tuple, set, frozenset, dict)) or not hasattr(fs, "__await__"):
+            fs = [asyncio.ensure_future(each) for each in dict.fromkeys(fs)]
+        return as_completed(fs, timeout=timeout)
+
+    in_order.__name__ = in_order.__qualname__ = "as_completed"
+    in_order.__doc__ = as_completed.__doc__
+    asyncio.as_completed = asyncio.tasks.as_completed = in_order

@@ -1,305 +1,216 @@
-"""A guest's life: confine, say ready, then do what the host orders, one order after another.
+"""The guest process: one namespace, one loop, and the messages of its worker, one after another.
 
-1. Nothing of the user's runs, and nothing of the user's is loaded, before the process is confined.
-2. The end of the channel is the end of the process.
+1. User code runs only between ``execute`` and ``done``, after confinement.
+2. Everything is said on the channel; descriptors 1 and 2 belong to the code.
 """
 
 from __future__ import annotations
 
 import asyncio
 import builtins
-import gc
-import linecache
+import faulthandler
+import importlib.util
+import json
 import os
-import platform
-import signal
-import struct
 import sys
-import threading
-from typing import Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
-from . import checkpoint, errors, result
-from .capabilities import Grants
+from . import entropy, loop, result
+from .calls import Calls
 from .channel import Channel
-from .entropy import Entropy
-from .executor import Executor, Outcome
+from .executor import Executor
+from .hub import Hub
 from .lineage import Family
-from .loop import install as install_loop
-from .output import Output, TextStream
-from .runtime import Runtime, watch_pools
+from .namespace import ENGINE_INTERNALS, Namespace, Sources
+from .output import NoInput, Output
 from .signals import Critical
 from .signals import install as install_signals
-from .values import NotPlain, encode
+from .threads import Threads
 
-__all__ = ["main"]
+if TYPE_CHECKING:
+    from .executor import Outcome
+    from .wire import Message
 
+__all__ = ["PROTOCOL", "main"]
+
+#: Version of the messages; the host refuses another.
 PROTOCOL = 1
-CHANNEL = 3
-#: The image a guest sends is this header, the position of its entropy, and the namespace image.
-_IMAGE = struct.Struct(">4sQ")
-_MAGIC = b"PGI1"
-#: Names in a submission's namespace that belong to the module, not to the code.
-MODULE_NAMES = frozenset({"__name__", "__builtins__", "__doc__", "__loader__", "__package__", "__spec__", "__file__"})
+#: The channel's descriptor.
+CHANNEL_FD = 3
+#: Bytes of an encoded value that travel inside ``done``, and that are sent at all.
+INLINE_VALUE = 256 << 10
+VALUE_MAX = 1 << 30
+#: Defaults of limits that the config leaves out.
+OUTPUT_CHARACTERS = 64 << 20
+REPR_CHARACTERS = 10_000
 
 
 class Guest:
-    """The parts of a guest, put together."""
+    """All parts of the process, wired."""
 
-    def __init__(self, config: dict[str, Any], channel: Channel, critical: Critical) -> None:
-        self.config = config
-        self.channel = channel
-        self.critical = critical
-        limits = config["limits"]
-        self.output = Output(self._write, limits["output_characters"])
+    def __init__(self, channel: Channel, critical: Critical, config: dict[str, Any]) -> None:
+        limits = config.get("limits") or {}
+        self._config = config
+        self._output_limit = limits.get("output_characters", OUTPUT_CHARACTERS)
+        self._repr_limit = limits.get("repr_characters", REPR_CHARACTERS)
+        self._inline = min(limits.get("inline_bytes", INLINE_VALUE), INLINE_VALUE)
+        self._channel = channel
+        self.output = Output(lambda message: channel.send(message, entered=True), self._output_limit)
+        self.hub = Hub(channel, critical, self.output.flush)
         self.family = Family()
-        self.runtime = Runtime(channel, self.family, self.output, limits["inline_bytes"])
-        self.entropy = Entropy(config["seed"])
-        self.namespace = _fresh_main()
-        self.loop = install_loop(self.runtime)
-        self.grants = Grants(self.runtime)
-        self.executor = Executor(self.namespace, self.loop, self.runtime)
+        self.threads = Threads(self.hub, self.family)
+        self.sources = Sources()
+        self.namespace = Namespace()
+        self.calls = Calls(self.hub, self.family, self._is_user_file)
 
-    def _write(self, stream: str, text: str) -> None:
-        self.runtime.write(stream, text)
+    def _is_user_file(self, filename: str) -> bool:
+        return filename in self.sources
 
-    def prepare(self) -> None:
-        """Make the process what code expects to find."""
-        for name, fd in (("stdout", 1), ("stderr", 2)):
-            stream = TextStream(self.output, name, fd)
-            setattr(sys, name, stream)
-            setattr(sys, f"__{name}__", stream)
-        sys.stdin = sys.__stdin__ = _NoInput()  # type: ignore[assignment, misc]
+    def install(self) -> list[int]:
+        """Hook what must be hooked; return descriptors that stay open."""
+        entropy.install(self._config["seed"])
+        loop.install(self.hub, self.family)
+        self.threads.install()
+        self.namespace.set_up()
+        self.executor = Executor(self.namespace)
+        own = os.dup(2)
+        faulthandler.enable(SimpleNamespace(fileno=lambda: own))  # type: ignore[arg-type]
+        descriptors = [own, *self.output.take_descriptors(), *self.executor.loop.descriptors()]
+        out, err = self.output.streams()
+        sys.stdout = sys.__stdout__ = out  # type: ignore[misc]
+        sys.stderr = sys.__stderr__ = err  # type: ignore[misc]
+        sys.stdin = sys.__stdin__ = NoInput()  # type: ignore[misc, assignment]
+        sys.modules["perdure"] = self.calls.module()
+        builtins.input = self.calls.input
+        self.calls.grant(self._config.get("grants") or [])
+        sys.path.insert(0, "")
         sys.argv = [""]
-        sys.path.insert(0, self.config["workspace"])
-        watch_pools(self.family)
-        self.entropy.install()
-        install_signals(self.critical)
-        signal.signal(signal.SIGUSR1, self._cancelled)
-        ambient = sys.modules.get("_perdure_guest.checkpoints.ambient")
-        if ambient is not None:
-            ambient.reborn()
+        os.register_at_fork(after_in_child=self._forked)
+        return descriptors
 
-    def _cancelled(self, *_: object) -> None:
-        runtime = self.runtime
-        if runtime.execution is None or runtime.cancelled:
-            return
-        runtime.cancelled = True
-        foreground = runtime.foreground
-        running = asyncio._get_running_loop()
-        if foreground is not None and not foreground.done() and running is not None:
-            current = asyncio.current_task(running)
-            if current is not foreground:
-                foreground.cancel()
-                os.eventfd_write(runtime.wake_main, 1)
-                return
-        msg = "the execution was cancelled"
-        raise errors.Cancelled(msg)
+    def _forked(self) -> None:
+        self.output.forked = True
+        self.threads.forget_forked()
+
+    # -- messages -------------------------------------------------------------------------------------------------------
 
     def serve(self) -> None:
-        """Do what the host orders until it says to leave."""
+        """Answer messages until the channel closes."""
+        answers = {"execute": self._execute, "checkpoint": self._checkpoint, "restore": self._restore}
         while True:
-            order = self.runtime.next_control()
-            match order["t"]:
-                case "execute":
-                    self.execute(order)
-                case "checkpoint":
-                    self.checkpoint()
-                case "restore":
-                    self.restore(order)
-                case "cancel":
-                    pass
-                case "shutdown":
-                    os._exit(0)
-                case other:
-                    msg = f"an order of type {other!r}"
-                    raise errors.CallError(msg)
+            message = self.hub.next_message()
+            answers[message["t"]](message)
 
-    # -- executing -----------------------------------------------------------------
+    def _execute(self, message: Message) -> None:
+        execution, filename = message["execution"], message["filename"]
+        number = int(execution.rpartition("@")[2]) if "@" in execution else 0
+        recorded = self._channel.content(message, "replay")
+        for item in (recorded or {}).get("deliveries", ()):
+            if len(item) > 3 and "value_stream" in item[3]:
+                item[3] = {"value": self._channel.content(item[3], "value")}
+        if message.get("grants") is not None:
+            self.calls.grant(message["grants"])
+        self.sources.add(filename, message["code"])
+        self.namespace.keep_input(number, message["code"])
+        self._arguments(filename, message.get("argv") or [])
+        self.output.begin(self._output_limit)
+        self.family.begin(execution)
+        self.hub.begin(execution, recorded)
+        outcome = self.executor.run(message["code"], filename)
+        self._done(number, outcome)
 
-    def execute(self, order: dict[str, Any]) -> None:
-        """Run a submission and say how it ended."""
-        stream = order.get("code_stream")
-        code = order["code"] if stream is None else self.channel.streams.take(stream).decode("utf-8", "surrogatepass")
-        replay = self.channel.content(order, "replay")
-        filename = order.get("filename") or f"<{order['execution']}>"
-        self.runtime.cancelled = False
-        self.output.begin()
-        self.grants.place(order["grants"])
-        self.runtime.begin(order["execution"], replay)
-        self._as_script(order, filename)
-        result.register_source(filename, code)
-        outcome = self.executor.run(code, filename)
-        self._flush()
-        self._done(outcome)
-        self.runtime.execution = None
-        self.runtime.forget_calls()
+    def _arguments(self, filename: str, argv: list[str]) -> None:
+        """Set what a script sees of how it was started, as ``python FILE`` does."""
+        if filename.startswith("<"):
+            return
+        self.namespace.dict["__file__"] = filename
+        sys.argv = list(argv) or [filename]
+        sys.path[0] = os.path.dirname(os.path.abspath(filename))  # noqa: PTH100, PTH120 - as CPython makes it, text
 
-    def _as_script(self, order: dict[str, Any], filename: str) -> None:
-        sys.argv[:] = [filename if order.get("filename") else "", *order["argv"]]
-        if order.get("filename"):
-            self.namespace["__file__"] = os.path.join(self.config["workspace"], filename)
-
-    def _flush(self) -> None:
-        for stream in (sys.stdout, sys.stderr):
-            try:
-                stream.flush()
-            except Exception:  # noqa: S110 - the user may have put anything there; ours is flushed below
-                pass
-        self.output.flush()
-
-    def _done(self, outcome: Outcome) -> None:
-        limits = self.config["limits"]
-        message: dict[str, Any] = {"t": "done", "status": outcome.status, "left": self._left()}
-        if outcome.has_value:
-            message["repr"] = result.short_repr(outcome.value, limits["repr_characters"])
-            self._flush()
-            try:
-                data = encode(outcome.value)
-            except (NotPlain, RecursionError):
-                pass
-            else:
-                message["has_value"] = True
-                self._attach(message, data)
+    def _done(self, number: int, outcome: Outcome) -> None:
+        self.sources.register_all()
+        message: Message = {"t": "done", "status": outcome.status, "line": outcome.line}
+        self.calls.refused = "a result is being described"
+        names = self.namespace.dict
+        names["_exception"], names["_exit_code"] = outcome.error, outcome.code
         if outcome.error is not None:
-            message["error"] = result.describe_error(outcome.error)
-            message["line"] = message["error"]["line"]
-            outcome.error.__traceback__ = None
-        if outcome.code is not None:
-            message["code"] = outcome.code
-        if self.output.cut:
-            message["notes"] = [
-                f"output was cut: {self.output.cut} characters beyond the limit of {limits['output_characters']}"
-            ]
-        self.channel.send(message, entered=True)
-
-    def _attach(self, message: dict[str, Any], data: Any) -> None:
-        import json
-
-        raw = json.dumps(data, separators=(",", ":"))
-        if len(raw) > self.config["limits"]["inline_bytes"]:
-            message["value_stream"] = self.channel.send_stream(raw.encode())
+            message["error"] = result.describe_error(outcome.error, self._is_user_file)
+            if outcome.status == "exit":
+                message["code"] = outcome.code
+                if isinstance(outcome.error, SystemExit) and not isinstance(outcome.error.code, (int, type(None))):
+                    print(outcome.error.code, file=sys.stderr)
         else:
-            message["value"] = data
+            self._value(number, outcome.value, message)
+        self.calls.refused = ""
+        message["left"] = [*self._tasks_left(), *self.threads.names()]
+        outcome.error = None
+        self.hub.finish_replay()
+        self.hub.end()
+        self.hub.send(message)
 
-    def _left(self) -> list[str]:
-        tasks = [
-            f"task {task.get_name()} ({getattr(task.get_coro(), '__qualname__', '?')})"
-            for task in asyncio.all_tasks(self.loop)
-            if not task.done()
-        ]
-        threads = [
-            f"thread {thread.name}"
-            for thread in threading.enumerate()
-            if thread is not threading.main_thread() and self.runtime.runnable_threads()
-        ]
-        return sorted(tasks)[:100] + sorted(threads)[:100]
+    def _value(self, number: int, value: Any, message: Message) -> None:
+        self.namespace.keep_result(number, value)
+        if value is not None:
+            message["repr"] = result.bounded_repr(value, self._repr_limit)
+        plain, data = result.encoded(value)
+        if not plain:
+            return
+        text = json.dumps(data, separators=(",", ":"))
+        if len(text) <= self._inline:
+            message["value"], message["has_value"] = data, True
+        elif len(text) <= VALUE_MAX:
+            message["value_stream"] = self._channel.send_stream(text.encode())
+            message["has_value"] = True
 
-    # -- checkpoints --------------------------------------------------------------------
+    def _tasks_left(self) -> list[str]:
+        return sorted(task.get_name() for task in asyncio.all_tasks(self.executor.loop) if not task.done())
 
-    def checkpoint(self) -> None:
-        """Send the namespace image, and what became of each name."""
-        position = self.entropy.position
-        dumped = checkpoint.dump(self.namespace, protected=MODULE_NAMES)
-        self.entropy.position = position
-        self._flush()
-        data = _IMAGE.pack(_MAGIC, position) + dumped.data
-        stream = self.channel.send_stream(data)
-        names = [_report(name) for name in dumped.names]
-        self.channel.send({"t": "checkpoint", "stream": stream, "names": names})
+    def _checkpoint(self, _message: Message) -> None:
+        from . import checkpoint
 
-    def restore(self, order: dict[str, Any]) -> None:
-        """Take a namespace image in."""
-        data = self.channel.streams.take(order["stream"])
-        magic, position = _IMAGE.unpack_from(data)
-        if magic != _MAGIC:
-            msg = "not an image of a guest"
-            raise errors.CallError(msg)
-        names = checkpoint.load(bytearray(memoryview(data)[_IMAGE.size :]), self.namespace, protected=MODULE_NAMES)
-        self.entropy.position = position
-        self._flush()
-        self.channel.send({"t": "restored", "names": [_report(name) for name in names]})
+        dump = checkpoint.dump(self.namespace.dict, live=self._live())
+        stream = self._channel.send_stream(dump.data)
+        self.hub.send({"t": "checkpoint", "stream": stream, "names": [each.as_data() for each in dump.names]})
 
+    def _restore(self, message: Message) -> None:
+        from . import checkpoint
 
-def _report(name: Any) -> dict[str, Any]:
-    return {
-        key: getattr(name, key) if getattr(name, key) is not None else ""
-        for key in ("name", "type", "size", "status", "why", "where")
-    }
+        data = bytearray(self._channel.streams.take(message["stream"]))
+        names = checkpoint.load(data, self.namespace.dict, protected=frozenset(), live=self._live())
+        self.namespace.restored()
+        self.hub.send({"t": "restored", "names": [each.as_data() for each in names]})
 
-
-class _NoInput:
-    """``sys.stdin``: there is none; ``input()`` asks."""
-
-    encoding = "utf-8"
-    closed = False
-
-    def fileno(self) -> int:
-        return 0
-
-    def isatty(self) -> bool:
-        return False
-
-    def readable(self) -> bool:
-        return False
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        msg = "there is no standard input here: input() asks whoever watches this execution"
-        raise OSError(msg)
-
-    def __iter__(self) -> Any:
-        return iter(())
-
-
-def _fresh_main() -> dict[str, Any]:
-    """Clear ``__main__`` to what a module has when it begins, and return its dictionary."""
-    namespace = vars(sys.modules["__main__"])
-    namespace.clear()
-    namespace.update(
-        __name__="__main__",
-        __builtins__=builtins,
-        __doc__=None,
-        __loader__=None,
-        __package__=None,
-        __spec__=None,
-    )
-    return namespace
+    def _live(self) -> dict[str, object]:
+        return {"loop": self.executor.loop}
 
 
 def main() -> None:
-    """Run a guest until its channel ends. What the bootstrap calls."""
+    """Run the guest; never returns."""
     critical = Critical()
-    channel = Channel(CHANNEL, critical)
-    config = _start(channel)
-    os.chdir(config["workspace"])
-    report: dict[str, Any] = {"level": "none", "layers": []}
-    guest = Guest(config, channel, critical)
-    if config["isolation"] is not None:
-        from . import confine
+    install_signals(critical)
+    channel = Channel(CHANNEL_FD, critical)
+    start = next(message for message in iter(lambda: next(channel.receive(), None), 0) if message is not None)
+    config = start["config"]
+    guest = Guest(channel, critical, config)
+    keep = guest.install()
+    isolation: dict[str, Any] = {"level": "none"}
+    if config.get("isolation") is not None:
+        isolation = _confine(config["isolation"], keep)
+    if importlib.util.find_spec(f"{__package__}.checkpoint") is not None:
+        from .checkpoints import ambient
 
-        own = [guest.output._raw[name].fd for name in ("stdout", "stderr")]
-        own += [guest.runtime.wake_main, *guest.loop.descriptors()]
-        report = confine.apply(config["isolation"], keep=own)
-    guest.prepare()
-    linecache.checkcache()
-    gc.collect()
-    gc.freeze()
-    channel.send(
-        {
-            "t": "ready",
-            "pid": os.getpid(),
-            "python": platform.python_version(),
-            "protocol": PROTOCOL,
-            "isolation": report,
-        }
-    )
+        ambient.reborn()
+    version = ".".join(map(str, sys.version_info[:3]))
+    guest.hub.send({"t": "ready", "pid": os.getpid(), "python": version, "protocol": PROTOCOL, "isolation": isolation})
     guest.serve()
 
 
-def _start(channel: Channel) -> dict[str, Any]:
-    """Wait for the host's first message."""
-    while True:
-        for message in channel.receive():
-            config: dict[str, Any] = message["config"]
-            return config
+def _confine(policy: dict[str, Any], keep: list[int]) -> dict[str, Any]:
+    from . import confine
+
+    try:
+        return confine.apply(policy, keep=keep)
+    except confine.ConfinementFailed as problem:
+        os.write(keep[0], f"{problem}\n".encode())
+        os._exit(confine.REFUSED_EXIT)

@@ -1,54 +1,50 @@
-"""What code prints: text in whole writes, and raw bytes of descriptors 1 and 2, in the order of the program.
+"""What the code writes: streams whose every line is a message, and the raw descriptors 1 and 2.
 
-1. How text is cut into writes depends on the program alone, never on time, so that a replay makes the same writes.
-2. Everything written before a message is sent goes out before it.
+1. Where one write ends and the next begins depends on what is written, never on time: at the last line end of a
+   ``write``, at a flush, before any message, before waiting, at the end, and at WRITE_MAX characters.
+2. Writes of descriptors (extensions, ``os.write``, faulthandler) land in files of ours and come in before the next message.
+3. What is cut is said, once, in the output itself.
 """
 
 from __future__ import annotations
 
+import codecs
 import io
 import os
 import threading
-from typing import TYPE_CHECKING, Any
+from collections import deque
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
+    from typing import Never
 
-__all__ = ["Output", "TextStream"]
+__all__ = ["Output", "memory_file"]
 
-#: Characters of one write: JSON may make six bytes of each, and a frame holds a MiB.
-MAX_WRITE = 150_000
+#: Characters of one write: twelve bytes each at worst in JSON, so that a frame (1 MiB) has room for what it carries besides.
+WRITE_MAX = 32 << 10
+#: Bytes collected without a line end before they are sent.
+HELD_MAX = 64 << 10
+#: Bytes of a raw file that were sent before it is emptied.
+RAW_KEPT = 1 << 20
+#: Bytes read from a raw file at once.
+RAW_READ = 256 << 10
+
+_NAMES = {1: "stdout", 2: "stderr"}
 
 
-class TextStream(io.TextIOBase):
-    """``sys.stdout`` or ``sys.stderr``: joins what is written up to the end of a line."""
+class Sink(io.RawIOBase):
+    """The binary end of one stream; what ``sys.stdout.buffer`` is."""
 
-    encoding = "utf-8"
-    errors = "surrogateescape"
-    newlines = None
-    line_buffering = True
-
-    def __init__(self, output: Output, name: str, fd: int) -> None:
+    def __init__(self, output: Output, fd: int) -> None:
+        super().__init__()
         self._output = output
         self._fd = fd
-        self.stream = name
-        self.name = f"<{name}>"
-        self.mode = "w"
+        self.name = f"<{_NAMES[fd]}>"
+        self.mode = "wb"
 
-    def write(self, text: Any, /) -> int:
-        if not isinstance(text, str):
-            msg = f"write() argument must be str, not {type(text).__name__}"
-            raise TypeError(msg)
-        if text:
-            self._output.write(self.stream, str.__str__(text))
-        return len(text)
-
-    def writelines(self, lines: Iterable[str], /) -> None:  # type: ignore[override]
-        for line in lines:
-            self.write(line)
-
-    def flush(self) -> None:
-        self._output.flush()
+    def writable(self) -> bool:
+        return True
 
     def fileno(self) -> int:
         return self._fd
@@ -56,108 +52,164 @@ class TextStream(io.TextIOBase):
     def isatty(self) -> bool:
         return False
 
-    def readable(self) -> bool:
-        return False
-
-    def writable(self) -> bool:
-        return True
-
-    def close(self) -> None:
-        self.flush()
-
-    @property
-    def buffer(self) -> Any:
-        return _Bytes(self)
-
-
-class _Bytes(io.RawIOBase):
-    def __init__(self, text: TextStream) -> None:
-        self._text = text
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any, /) -> int:
-        raw = bytes(data)
-        self._text.write(raw.decode("utf-8", "replace"))
-        return len(raw)
+    def write(self, data: Any) -> int:
+        if self.closed:
+            raise ValueError("write to closed file")
+        return self._output.write(self._fd, bytes(data))
 
     def flush(self) -> None:
-        self._text.flush()
+        super().flush()
+        self._output.flush_stream(self._fd)
+
+
+class NoInput(io.TextIOBase):
+    """``sys.stdin``: there is none; ``input()`` is a call."""
+
+    name = "<stdin>"
+    encoding = "utf-8"
+
+    def readable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return 0
+
+    def isatty(self) -> bool:
+        return False
+
+    def _none(self, *_: object) -> NoReturn:
+        msg = "there is no standard input here: input() asks, and waits as long as it takes"
+        raise io.UnsupportedOperation(msg)
+
+    def read(self, size: int | None = -1, /) -> Never:
+        self._none(size)
+
+    def readline(self, size: int = -1, /) -> Never:  # type: ignore[override]
+        self._none(size)
+
+    def __next__(self) -> Never:
+        self._none()
 
 
 class Output:
-    """Collects writes and hands them to ``send(stream, text)``; counts against a limit and says what it cut."""
+    """Both streams of the process."""
 
-    def __init__(self, send: Callable[[str, str], None], limit: int) -> None:
+    def __init__(self, send: Callable[[dict[str, Any]], None], limit: int) -> None:
         self._send = send
         self._limit = limit
-        self._lock = threading.RLock()
-        self._pending: list[tuple[str, str]] = []
-        self._written = 0
-        self.cut = 0
-        self._raw = {"stdout": _capture(1), "stderr": _capture(2)}
+        self._sent = 0
+        self._held: dict[int, deque[bytes]] = {1: deque(), 2: deque()}
+        self._size = {1: 0, 2: 0}
+        self._decoders = {fd: codecs.getincrementaldecoder("utf-8")("backslashreplace") for fd in _NAMES}
+        self._raw: dict[int, RawFile] = {}
+        self.forked = False
 
-    def begin(self) -> None:
+    def streams(self) -> tuple[io.TextIOWrapper, io.TextIOWrapper]:
+        """Return what ``sys.stdout`` and ``sys.stderr`` are to be."""
+        return self._stream(1, "surrogateescape"), self._stream(2, "backslashreplace")
+
+    def _stream(self, fd: int, errors: str) -> io.TextIOWrapper:
+        stream = io.TextIOWrapper(Sink(self, fd), encoding="utf-8", errors=errors, newline="\n", write_through=True)  # type: ignore[type-var]
+        stream.mode = "w"  # type: ignore[misc]
+        return stream
+
+    def take_descriptors(self) -> list[int]:
+        """Point descriptors 1 and 2 at files of ours; return the descriptors that must stay open for it."""
+        self._raw = {fd: RawFile(fd) for fd in _NAMES}
+        return [raw.fd for raw in self._raw.values()]
+
+    def begin(self, limit: int) -> None:
         """Start counting for an execution."""
-        self._written = 0
-        self.cut = 0
+        self._limit = limit
+        self._sent = 0
 
-    def write(self, stream: str, text: str) -> None:
-        """Take in text; complete lines and large pieces go out at once."""
-        with self._lock:
-            if self._pending and self._pending[-1][0] == stream:
-                self._pending[-1] = (stream, self._pending[-1][1] + text)
-            else:
-                self._pending.append((stream, text))
-            last = self._pending[-1][1]
-            if "\n" in text or "\r" in text or len(last) >= MAX_WRITE:
-                self._flush_text()
+    def write(self, fd: int, data: bytes) -> int:
+        """Take bytes of a stream."""
+        if self.forked:
+            return os.write(fd, data)
+        self._held[fd].append(data)
+        self._size[fd] += len(data)
+        end = max(data.rfind(b"\n"), data.rfind(b"\r")) + 1
+        if end:
+            self._flush_held(fd, len(data) - end)
+        elif self._size[fd] >= HELD_MAX:
+            self._flush_held(fd, 0)
+        return len(data)
+
+    def flush_stream(self, fd: int) -> None:
+        """Send what a stream holds."""
+        if not self.forked and self._held[fd]:
+            self._flush_held(fd, 0)
 
     def flush(self) -> None:
-        """Send everything that was written, raw descriptors included."""
-        with self._lock:
-            self._flush_text()
-            for stream, raw in self._raw.items():
-                data = raw.drain()
-                if data:
-                    self._emit(stream, data.decode("utf-8", "replace"))
+        """Send everything that was written so far, raw writes included."""
+        if self.forked:
+            return
+        for fd in _NAMES:
+            if self._held[fd]:
+                self._flush_held(fd, 0)
+        for fd, raw in self._raw.items():
+            while data := raw.read():
+                self._emit(fd, data)
 
-    def _flush_text(self) -> None:
-        while self._pending:
-            stream, text = self._pending.pop(0)
-            self._emit(stream, text)
+    def _flush_held(self, fd: int, keep: int) -> None:
+        """Send what is held but for the last ``keep`` bytes. Other threads may add meanwhile: nothing is lost."""
+        held = self._held[fd]
+        pieces: list[bytes] = []
+        while held:
+            pieces.append(held.popleft())
+        data = b"".join(pieces)
+        self._size[fd] -= len(data)
+        if keep:
+            held.appendleft(data[-keep:])
+            self._size[fd] += keep
+            data = data[:-keep]
+        self._emit(fd, data)
 
-    def _emit(self, stream: str, text: str) -> None:
-        room = self._limit - self._written
+    def _emit(self, fd: int, data: bytes) -> None:
+        text = self._decoders[fd].decode(data)
+        room = self._limit - self._sent
+        if room < 0:
+            return
+        self._sent += len(text)
         if len(text) > room:
-            self.cut += len(text) - max(room, 0)
-            text = text[: max(room, 0)]
-        self._written += len(text)
-        for start in range(0, len(text), MAX_WRITE):
-            self._send(stream, text[start : start + MAX_WRITE])
+            text = f"{text[:room]}\n[output cut: more than {self._limit} characters in one execution]\n"
+            self._sent = self._limit + 1
+        for start in range(0, len(text), WRITE_MAX):
+            self._send({"t": "output", "stream": _NAMES[fd], "text": text[start : start + WRITE_MAX]})
 
 
-class _capture:  # noqa: N801 - used like a function
-    """A descriptor that writes to memory, read from where the last reading ended."""
+class RawFile:
+    """What is written to a descriptor behind the streams' back."""
 
-    def __init__(self, fd: int) -> None:
-        memory = os.memfd_create("output", os.MFD_CLOEXEC)
-        path = f"/proc/self/fd/{memory}"
-        # Opened anew to append: the position of a shared description would be moved by the user's own writes.
-        appending = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
-        os.dup2(appending, fd)
-        os.close(appending)
-        self.fd = memory
-        self._at = 0
+    def __init__(self, target: int) -> None:
+        self.fd = memory_file(f"fd{target}")
+        os.dup2(self.fd, target)
+        self._read = 0
 
-    def drain(self) -> bytes:
-        try:
-            size = os.fstat(self.fd).st_size
-            if size <= self._at:
-                return b""
-            data = os.pread(self.fd, size - self._at, self._at)
-            self._at += len(data)
-        except OSError:
+    def read(self) -> bytes:
+        """Return bytes that are new, at most RAW_READ."""
+        size = os.fstat(self.fd).st_size
+        if size <= self._read:
             return b""
+        data = os.pread(self.fd, min(RAW_READ, size - self._read), self._read)
+        self._read += len(data)
+        # With one thread nobody can write between the look and the cut.
+        if self._read == size and size >= RAW_KEPT and threading.active_count() == 1:
+            os.ftruncate(self.fd, 0)
+            self._read = 0
         return data
+
+
+def memory_file(name: str) -> int:
+    """Return a descriptor of a file without a name, opened for appending."""
+    import fcntl
+    import tempfile
+
+    if hasattr(os, "memfd_create"):
+        fd = os.memfd_create(name, os.MFD_CLOEXEC)
+    else:
+        with tempfile.TemporaryFile() as file:
+            fd = os.dup(file.fileno())
+    fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_APPEND)
+    return fd

@@ -1,132 +1,149 @@
-"""How an execution ended, as data: bounded representations, and tracebacks that show the user's frames."""
+"""What an execution ends with: the value, its repr and the error, each bounded in size and time.
+
+1. Whatever a ``__repr__`` or ``__str__`` does, the answer comes and the namespace lives.
+2. A traceback shows the user's frames and those of libraries, none of ours.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import linecache
+import os
+import reprlib
 import signal
-import sys
-import threading
+import time
 import traceback
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .values import NotPlain, encode
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from types import FrameType
+    from collections.abc import Callable, Iterator
 
-__all__ = ["describe_error", "register_source", "short_repr"]
+__all__ = ["bounded_repr", "describe_error", "encoded"]
 
-_HERE = str(Path(__file__).parent)
-#: Seconds a ``__repr__`` may take.
-REPR_SECONDS = 1.0
-#: Characters of a traceback that are kept, from its end.
-MAX_TRACEBACK = 50_000
-#: Sources kept for tracebacks; the oldest goes first.
-MAX_SOURCES = 1000
+#: Seconds a repr, or the text of an exception, may take.
+REPR_SECONDS = 2.0
+#: Seconds between interrupts of a repr that swallows the first.
+REPR_AGAIN = 0.2
+#: Characters of a traceback.
+TRACEBACK_MAX = 100_000
+#: Characters of an exception's message.
+MESSAGE_MAX = 10_000
 
-_sources: dict[str, None] = {}
-
-
-class _TooSlow(BaseException):
-    pass
+_OURS = os.path.dirname(os.path.abspath(__file__)) + os.sep  # noqa: PTH100, PTH120 - the guest imports little
+_BOOT = "<perdure>"
 
 
-def register_source(filename: str, source: str) -> None:
-    """Let tracebacks show the lines of code that is in no file."""
-    linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
-    _sources.pop(filename, None)
-    _sources[filename] = None
-    while len(_sources) > MAX_SOURCES:
-        oldest = next(iter(_sources))
-        del _sources[oldest]
-        linecache.cache.pop(oldest, None)
+class _TooLong(BaseException):
+    """A repr took too long; not an Exception, so that ordinary handlers let it pass."""
 
 
-def short_repr(value: object, limit: int) -> str:
-    """Return ``repr(value)`` within a size and a time, whatever the value does."""
+def within[T](seconds: float, work: Callable[[], T]) -> T:
+    """Run something in the main thread for a time; raises _TooLong. A timer of the user's goes on afterwards."""
+
+    def stop(_number: int, _frame: object) -> None:
+        raise _TooLong
+
+    began = time.monotonic()
+    handler = signal.signal(signal.SIGALRM, stop)
+    left, again = signal.setitimer(signal.ITIMER_REAL, seconds, REPR_AGAIN)
     try:
-        with _deadline(REPR_SECONDS):
-            text = repr(value)
-    except _TooSlow:
-        return f"<{type(value).__name__} whose repr takes longer than {REPR_SECONDS:g} s>"
-    except Exception as exc:
-        return f"<{type(value).__name__} whose repr raises {type(exc).__name__}>"
-    return text if len(text) <= limit else f"{text[:limit]}... ({len(text)} characters)"
-
-
-@contextlib.contextmanager
-def _deadline(seconds: float) -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(*_: object) -> None:
-        raise _TooSlow
-
-    before = signal.signal(signal.SIGALRM, stop)
-    left, _ = signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
+        return work()
     finally:
-        signal.setitimer(signal.ITIMER_REAL, left)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, handler)
+        if left:
+            signal.setitimer(signal.ITIMER_REAL, max(0.001, left - (time.monotonic() - began)), again)
 
 
-def describe_error(exc: BaseException) -> dict[str, Any]:
-    """Return an exception as data, with the traceback of the user's frames only."""
-    shown = traceback.TracebackException.from_exception(exc, capture_locals=False)
-    _users_frames(shown, set())
+def bounded_repr(value: Any, limit: int) -> str:
+    """Return ``repr(value)``, at most that long and in bounded time; whatever goes wrong is said in its place."""
     try:
-        text = "".join(shown.format())
-    except Exception as broken:
-        text = f"{type(exc).__name__}: <cannot be shown: {type(broken).__name__}>\n"
+        text = within(REPR_SECONDS, lambda: _repr(value, limit))
+    except _TooLong:
+        return f"<{_type_name(value)}: its repr takes more than {REPR_SECONDS:g} s>"
+    except BaseException as error:  # noqa: BLE001 - a repr may raise anything, and it is said
+        return f"<{_type_name(value)}: its repr raised {type(error).__name__}>"
+    if len(text) > limit:
+        text = f"{text[:limit]}... ({len(text) - limit} more characters)"
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _repr(value: Any, limit: int) -> str:
+    kind = type(value)
+    if kind in (str, bytes, bytearray) and len(value) > limit:
+        return f"{value[:limit]!r}... ({len(value)} in all)"
+    if kind in (list, tuple, set, frozenset, dict) and len(value) > limit:
+        short = reprlib.Repr(maxlist=1000, maxtuple=1000, maxset=1000, maxfrozenset=1000, maxdict=1000, maxstring=1000)
+        return f"{short.repr(value)} ({len(value)} in all)"
+    text = repr(value)
+    return str.__str__(text)
+
+
+def _type_name(value: Any) -> str:
+    return type.__getattribute__(type(value), "__qualname__")
+
+
+def encoded(value: Any) -> tuple[bool, Any]:
+    """Return whether a value is plain data, and if so its encoding."""
     try:
-        message = str(exc)
-    except Exception as broken:
-        message = f"<its message raises {type(broken).__name__}>"
-    notes = getattr(exc, "__notes__", [])
+        return True, encode(value)
+    except (NotPlain, RecursionError):
+        return False, None
+
+
+def describe_error(error: BaseException, is_user_file: Callable[[str], bool]) -> dict[str, Any]:
+    """Return an exception as data: type, module, message, traceback, line and notes."""
+    kind = type(error)
+    try:
+        text, message, notes = within(REPR_SECONDS, lambda: _texts(error))
+    except BaseException as problem:  # noqa: BLE001 - an exception's own methods may raise anything, and it is said
+        why = "takes too long" if isinstance(problem, _TooLong) else f"raised {type(problem).__name__}"
+        message, notes = f"<the text of this exception {why}>", []
+        text = f"{kind.__qualname__}: {message}\n"
+    if len(text) > TRACEBACK_MAX:
+        half = TRACEBACK_MAX // 2
+        text = f"{text[:half]}\n[{len(text) - 2 * half} characters cut]\n{text[-half:]}"
     return {
-        "type": type(exc).__qualname__,
-        "module": type(exc).__module__,
-        "message": message[:MAX_TRACEBACK],
-        "traceback": text if len(text) <= MAX_TRACEBACK else "...\n" + text[-MAX_TRACEBACK:],
-        "line": _line(exc),
-        "notes": [str(note)[:1000] for note in notes][:20] if isinstance(notes, list) else [],
+        "type": kind.__qualname__,
+        "module": kind.__module__,
+        "message": _clean(message[:MESSAGE_MAX]),
+        "traceback": _clean(text),
+        "line": _line(error, is_user_file),
+        "notes": [_clean(note[:MESSAGE_MAX]) for note in notes],
     }
 
 
-def _line(exc: BaseException) -> int | None:
-    line = None
-    if isinstance(exc, SyntaxError) and exc.filename in _sources:
-        return exc.lineno
-    tb = exc.__traceback__
-    while tb is not None:
-        if tb.tb_frame.f_code.co_filename in _sources:
-            line = tb.tb_lineno
-        tb = tb.tb_next
+def _texts(error: BaseException) -> tuple[str, str, list[str]]:
+    report = traceback.TracebackException.from_exception(error, compact=True)
+    for each in _chain(report):
+        each.stack = traceback.StackSummary.from_list(
+            [frame for frame in each.stack if not frame.filename.startswith((_OURS, _BOOT))]
+        )
+    notes = [str(note) for note in getattr(error, "__notes__", None) or ()]
+    return "".join(report.format()), str(error), notes
+
+
+def _chain(report: traceback.TracebackException) -> Iterator[traceback.TracebackException]:
+    stack, seen = [report], set()
+    while stack:
+        each = stack.pop()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        yield each
+        stack += [more for more in (each.__cause__, each.__context__) if more is not None]
+        stack += each.exceptions or []
+
+
+def _line(error: BaseException, is_user_file: Callable[[str], bool]) -> int | None:
+    line = error.lineno if isinstance(error, SyntaxError) and is_user_file(error.filename or "") else None
+    step = error.__traceback__
+    while step is not None:
+        if is_user_file(step.tb_frame.f_code.co_filename):
+            line = step.tb_lineno
+        step = step.tb_next
     return line
 
 
-def _users_frames(shown: traceback.TracebackException, seen: set[int]) -> None:
-    if id(shown) in seen:
-        return
-    seen.add(id(shown))
-    frames = [frame for frame in shown.stack if not frame.filename.startswith(_HERE)]
-    first = next((at for at, frame in enumerate(frames) if frame.filename in _sources), None)
-    if first is not None:
-        frames = frames[first:]
-    shown.stack[:] = frames
-    for other in (shown.__cause__, shown.__context__, *(shown.exceptions or ())):
-        if other is not None:
-            _users_frames(other, seen)
-
-
-def users_line() -> int | None:
-    """Return the line of the user's code that is running in this thread, innermost first."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        if frame.f_code.co_filename in _sources:
-            return frame.f_lineno
-        frame = frame.f_back
-    return None
+def _clean(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -1,6 +1,6 @@
-"""Plain data in and out; one implementation for host and guest."""
+"""The encoding of values, which host and guest share."""
 
 # re-export for the host; the guest gets it preloaded
-from perdure.capabilities.values import NotPlain, Ref, decode, encode
+from perdure.capabilities.values import NotPlain, decode, encode
 
-__all__ = ["NotPlain", "Ref", "decode", "encode"]
+__all__ = ["NotPlain", "decode", "encode"]

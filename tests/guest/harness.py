@@ -1,0 +1,240 @@
+"""A small host: starts a real guest process over a real socket pair and speaks frames with it."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from perdure.capabilities.values import decode, encode
+from perdure.workers.guest.launch import argv, environment
+from perdure.workers.guest.wire import Chunk, Decoder, Streams, chunk_frames, message_frame
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+GRANTS = [
+    {
+        "name": name,
+        "doc": "",
+        "signature": "(x=None, y=None, *, z=None)",
+        "params": [
+            {"name": "x", "keyword_only": False, "required": False},
+            {"name": "y", "keyword_only": False, "required": False},
+            {"name": "z", "keyword_only": True, "required": False},
+        ],
+    }
+    for name in ("http.get", "http.post", "ask", "echo")
+]
+
+#: Seconds a test waits for one message before it says so.
+PATIENCE = 20.0
+
+type Answer = Callable[[dict[str, Any]], dict[str, Any] | None]
+
+
+def echo(call: dict[str, Any]) -> dict[str, Any]:
+    """Answer a call with its argument ``x``."""
+    return {"value": call["args"].get("x")}
+
+
+class Done:
+    """What came of an execution."""
+
+    def __init__(self, message: dict[str, Any], seen: list[dict[str, Any]]) -> None:
+        self.message = message
+        self.seen = seen
+
+    def __getattr__(self, name: str) -> Any:
+        return self.message.get(name)
+
+    @property
+    def result(self) -> Any:
+        return decode(self.message.get("value"))
+
+    @property
+    def writes(self) -> list[tuple[str, str]]:
+        return [(each["stream"], each["text"]) for each in self.seen if each["t"] == "output"]
+
+    @property
+    def stdout(self) -> str:
+        return "".join(text for stream, text in self.writes if stream == "stdout")
+
+    @property
+    def stderr(self) -> str:
+        return "".join(text for stream, text in self.writes if stream == "stderr")
+
+    @property
+    def calls(self) -> list[dict[str, Any]]:
+        return [each for each in self.seen if each["t"] == "call"]
+
+    @property
+    def entered(self) -> list[list[Any]]:
+        """All deliveries reported, checking that their numbers have no gap."""
+        items: list[list[Any]] = []
+        first: int | None = None
+        for each in [*self.seen, self.message]:
+            report = each.get("entered")
+            if report:
+                first = report["at"] if first is None else first
+                assert report["at"] == first + len(items)
+                items += report["items"]
+        return items
+
+
+class Host:
+    """The other end of a guest."""
+
+    def __init__(
+        self, session: str = "analysis", seed: int = 42, python: str = sys.executable, limits: Any = None
+    ) -> None:
+        self._folder = tempfile.TemporaryDirectory()
+        self.workspace = Path(self._folder.name)
+        self.session = session
+        self.number = 0
+        self.config = {
+            "session": session,
+            "seed": seed,
+            "grants": GRANTS,
+            "limits": limits or {},
+            "isolation": None,
+            "workspace": str(self.workspace),
+            "incarnation": "i",
+        }
+        self._sock, theirs = socket.socketpair()
+        with tempfile.TemporaryFile() as log, theirs:
+            self.log = os.dup(log.fileno())
+            self.process = subprocess.Popen(
+                ["/bin/sh", "-c", f'exec "$@" 3<&{theirs.fileno()}', "sh", *argv(python)],
+                env=environment(self.config),
+                cwd=self.workspace,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
+        self._decoder = Decoder()
+        self.streams = Streams()
+        self._next_stream = 0
+        self._frames: list[dict[str, Any]] = []
+        self.send({"t": "start", "config": self.config})
+        self.ready = self.receive()
+        assert self.ready["t"] == "ready"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        self._sock.close()
+        os.close(self.log)
+        self._folder.cleanup()
+
+    def send(self, message: dict[str, Any]) -> None:
+        self._sock.sendall(message_frame(message))
+
+    def send_stream(self, data: bytes) -> int:
+        self._next_stream += 1
+        self.send({"t": "stream", "id": self._next_stream, "size": len(data)})
+        for frame in chunk_frames(self._next_stream, data):
+            self._sock.sendall(frame)
+        return self._next_stream
+
+    def printed(self) -> str:
+        return os.pread(self.log, 100_000, 0).decode(errors="replace")
+
+    def maybe_receive(self, timeout: float) -> dict[str, Any] | None:
+        """Return the next message, or None after that long."""
+        until = time.monotonic() + timeout
+        while not self._frames:
+            left = until - time.monotonic()
+            if left <= 0 or not select.select([self._sock], [], [], left)[0]:
+                return None
+            data = self._sock.recv(1 << 20)
+            if not data:
+                code = self.process.wait(PATIENCE)
+                msg = f"the guest is gone ({code}): {self.printed()}"
+                raise EOFError(msg)
+            for frame in self._decoder.feed(data):
+                if isinstance(frame, Chunk):
+                    self.streams.add(frame)
+                elif frame["t"] == "stream":
+                    self.streams.announce(frame["id"], frame["size"])
+                else:
+                    self._frames.append(frame)
+        return self._frames.pop(0)
+
+    def receive(self) -> dict[str, Any]:
+        message = self.maybe_receive(PATIENCE)
+        if message is None:
+            msg = f"nothing came for {PATIENCE} s: {self.printed()}"
+            raise TimeoutError(msg)
+        return message
+
+    def begin(self, code: str, replay: Any = None, **fields: Any) -> None:
+        """Send an execution without waiting for anything."""
+        self.number += 1
+        execution = f"{self.session}@{self.number}"
+        message = {"t": "execute", "execution": execution, "code": code, "filename": f"<{execution}>", "argv": []}
+        message.update(flags={}, step=0, **fields)
+        if replay is not None:
+            data = json.dumps(replay).encode()
+            message["replay_stream"] = self.send_stream(data)
+        self.send(message)
+
+    def reply(self, path: str, **outcome: Any) -> None:
+        if "value" in outcome:
+            outcome["value"] = encode(outcome["value"])
+        self.send({"t": "reply", "path": path, **outcome})
+
+    def finish(self, answer: Answer = echo, seen: list[dict[str, Any]] | None = None) -> Done:
+        """Answer calls until the execution is over."""
+        seen = [] if seen is None else seen
+        while True:
+            message = self.receive()
+            if message["t"] == "done":
+                if "value_stream" in message:
+                    message["value"] = json.loads(self.streams.take(message["value_stream"]))
+                return Done(message, seen)
+            seen.append(message)
+            if message["t"] == "diverged":
+                return Done({"status": "diverged", **message}, seen)
+            if message["t"] == "call" and (outcome := answer(message)) is not None:
+                self.send({"t": "reply", "path": message["path"], **outcome})
+
+    def run(self, code: str, answer: Answer = echo, replay: Any = None, **fields: Any) -> Done:
+        """Run code to its end."""
+        self.begin(code, replay, **fields)
+        return self.finish(answer)
+
+    def until(self, kind: str, seen: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+        """Return the next message of that type."""
+        while True:
+            message = self.receive()
+            if message["t"] == kind:
+                return message
+            if seen is not None:
+                seen.append(message)
+
+    def cancel(self) -> None:
+        self.send({"t": "cancel"})
+        os.kill(self.process.pid, signal.SIGUSR1)
+
+    def idle(self, seen: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+        return self.until("idle", seen)
+
+
+def recorded(entered: Iterable[list[Any]], outcomes: dict[str, Any]) -> dict[str, Any]:
+    """Return the replay for reported deliveries, with the outcomes of calls by path."""
+    deliveries = [[*item, outcomes[item[1]]] if item[0] == "r" else item for item in entered]
+    return {"deliveries": deliveries, "timers": {}, "consumed": len(deliveries)}

@@ -1,0 +1,119 @@
+"""The namespace of the session: the dict of ``__main__``, one for life, and the histories kept in it.
+
+1. It is filled and cleared in place, never replaced: functions keep it as their globals.
+2. What the user binds is his; a history moves only while its names are still ours.
+"""
+
+from __future__ import annotations
+
+import builtins
+import linecache
+import sys
+import types
+from collections import OrderedDict
+from typing import Any
+
+__all__ = ["ENGINE_INTERNALS", "Namespace", "Sources"]
+
+ENGINE_INTERNALS = frozenset({
+    "_", "__", "___", "_i", "_ii", "_iii", "In", "Out", "_ih", "_oh", "_exit_code", "_exception",
+})  # fmt: skip
+#: Results and inputs kept in ``Out`` and ``In``: enough to look back, few enough that they hold no memory for ever.
+HISTORY = 1000
+#: Sources kept for tracebacks, in characters: functions of early executions still show their lines.
+SOURCES_KEPT = 32 << 20
+
+
+class Namespace:
+    """``__main__`` and its histories."""
+
+    def __init__(self) -> None:
+        self.module = types.ModuleType("__main__")
+        running = sys.modules.get("__main__")
+        if isinstance(running, types.ModuleType):
+            self.module = running
+        self.dict: dict[str, Any] = vars(self.module)
+        self._last: Any = ""
+
+    def set_up(self) -> None:
+        """Make the module what a fresh one is, and put the histories in."""
+        self.dict.clear()
+        self.dict.update(
+            __name__="__main__", __doc__=None, __package__=None, __loader__=None, __spec__=None, __builtins__=builtins
+        )
+        self.ensure()
+
+    def ensure(self) -> None:
+        """Put in what is missing of the internals: after a restore, or after ``globals().clear()``."""
+        names = self.dict
+        names.setdefault("__name__", "__main__")
+        names.setdefault("__builtins__", builtins)
+        names["_oh"] = names.get("_oh") if isinstance(names.get("_oh"), dict) else {}
+        names["_ih"] = names.get("_ih") if isinstance(names.get("_ih"), list) else [""]
+        names.setdefault("Out", names["_oh"])
+        names.setdefault("In", names["_ih"])
+        for name in ("_", "__", "___", "_i", "_ii", "_iii"):
+            names.setdefault(name, "")
+        names.setdefault("_exit_code", None)
+        names.setdefault("_exception", None)
+
+    def restored(self) -> None:
+        """Take over the histories that a checkpoint brought."""
+        self.ensure()
+        self._last = self.dict["_"]
+
+    def keep_input(self, number: int, code: str) -> None:
+        """Add a submission to the inputs."""
+        self.ensure()
+        names, inputs = self.dict, self.dict["_ih"]
+        inputs.extend([""] * (number - len(inputs)))
+        inputs[number:] = [code]
+        if number >= HISTORY:
+            inputs[number - HISTORY] = ""
+        names["_iii"], names["_ii"], names["_i"] = names["_ii"], names["_i"], code
+
+    def keep_result(self, number: int, value: Any) -> None:
+        """Move the results on, for a value that is not None."""
+        if value is None:
+            return
+        self.ensure()
+        names = self.dict
+        if names["_"] is self._last:
+            names["___"], names["__"], names["_"] = names["__"], names["_"], value
+            self._last = value
+        results = names["_oh"]
+        results[number] = value
+        while len(results) > HISTORY:
+            del results[next(iter(results))]
+
+
+class Sources:
+    """Submitted sources, for tracebacks and ``inspect``."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[str, str] = OrderedDict()
+        self._size = 0
+
+    def add(self, filename: str, code: str) -> None:
+        """Register a source; the oldest go when there is too much."""
+        self._size += len(code) - len(self._kept.pop(filename, ""))
+        self._kept[filename] = code
+        while self._size > SOURCES_KEPT and len(self._kept) > 1:
+            name, old = self._kept.popitem(last=False)
+            self._size -= len(old)
+            linecache.cache.pop(name, None)
+        self.register(filename)
+
+    def register(self, filename: str) -> None:
+        """Make sure ``linecache`` knows a source, whatever code did to it."""
+        code = self._kept[filename]
+        linecache.cache[filename] = (len(code), None, code.splitlines(keepends=True), filename)
+
+    def register_all(self) -> None:
+        """Do that for all of them."""
+        for filename in self._kept:
+            if filename not in linecache.cache:
+                self.register(filename)
+
+    def __contains__(self, filename: object) -> bool:
+        return filename in self._kept

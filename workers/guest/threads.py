@@ -1,0 +1,86 @@
+"""Threads and pools of the user: their lineage, how many run, and sleeping in any thread."""
+
+from __future__ import annotations
+
+import concurrent.futures.thread as pools
+import functools
+import os
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from .hub import Hub
+    from .lineage import Family
+
+__all__ = ["Threads"]
+
+#: Seconds below which ``time.sleep`` just sleeps: recording it would cost more than sleeping it again.
+SHORT_SLEEP = 0.005
+
+
+class Threads:
+    """What is hooked of ``threading``, ``concurrent.futures`` and ``time``."""
+
+    def __init__(self, hub: Hub, family: Family) -> None:
+        self._hub = hub
+        self._family = family
+        self._work = 0
+        self._lock = threading.Lock()
+
+    def install(self) -> None:
+        """Hook them, at class level."""
+        self._hub.running_threads = self.running
+        family = self._family
+        start, submit, sleep = threading.Thread.start, pools.ThreadPoolExecutor.submit, time.sleep
+
+        @functools.wraps(start)
+        def start_known(thread: threading.Thread) -> None:
+            family.start_thread(thread)
+            start(thread)
+
+        @functools.wraps(submit)
+        def submit_known(pool: Any, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+            node = family.current().child()
+            with family.no_births():
+                future = submit(pool, family.run_as, node, fn, args, kwargs)
+            with self._lock:
+                self._work += 1
+            future.add_done_callback(self._worked)
+            return future
+
+        @functools.wraps(sleep)
+        def sleep_known(seconds: Any, /) -> None:
+            hub = self._hub
+            if type(seconds) not in (int, float) or not seconds >= SHORT_SLEEP or not hub.execution:
+                sleep(seconds)
+                return
+            hub.sleep(family.current().next_timer(hub.execution), seconds)
+
+        threading.Thread.start = start_known  # type: ignore[method-assign]
+        pools.ThreadPoolExecutor.submit = submit_known  # type: ignore[method-assign]
+        time.sleep = sleep_known
+
+    def _worked(self, _future: object) -> None:
+        with self._lock:
+            self._work -= 1
+
+    def running(self, blocked: set[int]) -> int:
+        """Return how many threads run, not counting the given ones and the idle workers of pools."""
+        workers = pools._threads_queues  # type: ignore[attr-defined]
+        alive = threading.enumerate()
+        plain = sum(each.ident not in blocked and each not in workers for each in alive)
+        waiting = sum(each.ident in blocked and each in workers for each in alive)
+        return plain + max(0, self._work - waiting)
+
+    def names(self) -> list[str]:
+        """Return the names of the user's threads that live, without the workers of pools."""
+        main = threading.main_thread()
+        workers = pools._threads_queues  # type: ignore[attr-defined]
+        return [each.name for each in threading.enumerate() if each is not main and each not in workers]
+
+    def forget_forked(self) -> None:
+        """In a forked child: whatever it does is not of this session."""
+        os.close(self._hub.channel.fd)

@@ -65,7 +65,7 @@ def run_file(  # noqa: PLR0913 - one parameter an option
     ask: Annotated[bool, typer.Option("--ask/--no-ask", help="Ask its questions in this terminal.")] = True,
 ) -> None:
     """Run a script durably; the same command again after a crash goes on where it was."""
-    from .running import Choices, run_script  # noqa: PLC0415 - start-up time
+    from .running import Choices, run_script
 
     choices = Choices(session, grant, bring or [], isolation, new=new, resume=resume, detach=detach, ask=ask, json=json)
     _do(run_script(state, file, list(context.args), choices))
@@ -85,7 +85,7 @@ def execute(  # noqa: PLR0913 - one parameter an option
     ask: Annotated[bool, typer.Option("--ask/--no-ask", help="Ask its questions in this terminal.")] = True,
 ) -> None:
     """Run code in a session, and print its value as a REPL does."""
-    from .running import Choices, run_code  # noqa: PLC0415 - start-up time
+    from .running import Choices, run_code
 
     text = sys.stdin.read() if code == "-" else code
     choices = Choices(session, grant, bring or [], isolation, detach=detach, ask=ask and code != "-", json=json)
@@ -93,9 +93,11 @@ def execute(  # noqa: PLR0913 - one parameter an option
 
 
 @app.command()
-def ps(session: Annotated[str | None, typer.Argument()] = None, state: State = DEFAULT_STATE, *, json: Json = False) -> None:
+def ps(
+    session: Annotated[str | None, typer.Argument()] = None, state: State = DEFAULT_STATE, *, json: Json = False
+) -> None:
     """List executions, the newest first."""
-    from . import looking  # noqa: PLC0415 - start-up time
+    from . import looking
 
     _do(looking.list_executions(state, session, json=json))
 
@@ -103,7 +105,7 @@ def ps(session: Annotated[str | None, typer.Argument()] = None, state: State = D
 @app.command()
 def sessions(state: State = DEFAULT_STATE, *, json: Json = False) -> None:
     """List sessions."""
-    from . import looking  # noqa: PLC0415 - start-up time
+    from . import looking
 
     _do(looking.list_sessions(state, json=json))
 
@@ -111,7 +113,7 @@ def sessions(state: State = DEFAULT_STATE, *, json: Json = False) -> None:
 @app.command()
 def show(execution: str, state: State = DEFAULT_STATE, *, json: Json = False) -> None:
     """Show an execution's promises as a tree."""
-    from . import looking  # noqa: PLC0415 - start-up time
+    from . import looking
 
     _do(looking.show_tree(state, execution, json=json))
 
@@ -126,7 +128,7 @@ def output(
     json: Json = False,
 ) -> None:
     """Print what an execution has printed."""
-    from . import looking  # noqa: PLC0415 - start-up time
+    from . import looking
 
     _do(looking.show_output(state, execution, offset, follow=follow, json=json))
 
@@ -134,7 +136,7 @@ def output(
 @app.command()
 def pending(state: State = DEFAULT_STATE, *, json: Json = False) -> None:
     """List the calls that wait for somebody."""
-    from . import looking  # noqa: PLC0415 - start-up time
+    from . import looking
 
     _do(looking.list_pending(state, json=json))
 
@@ -148,7 +150,7 @@ def answer(
     as_json: Annotated[bool, typer.Option("--json-value", help="VALUE is JSON, not a text.")] = False,
 ) -> None:
     """Answer a call that waits; the code goes on with it."""
-    from . import looking  # noqa: PLC0415 - start-up time
+    from . import looking
 
     _do(looking.answer(state, call, value, as_json=as_json))
 
@@ -156,7 +158,7 @@ def answer(
 @app.command()
 def fail(call: str, message: str, state: State = DEFAULT_STATE) -> None:
     """Fail a call that waits; the code gets CallFailed with this message."""
-    from . import looking  # noqa: PLC0415 - start-up time
+    from . import looking
 
     _do(looking.fail(state, call, message))
 
@@ -164,7 +166,7 @@ def fail(call: str, message: str, state: State = DEFAULT_STATE) -> None:
 @app.command()
 def cancel(execution: str, state: State = DEFAULT_STATE) -> None:
     """Ask for an execution to be stopped; it says in its result how it stopped."""
-    from . import looking  # noqa: PLC0415 - start-up time
+    from . import looking
 
     _do(looking.cancel(state, execution))
 
@@ -172,7 +174,7 @@ def cancel(execution: str, state: State = DEFAULT_STATE) -> None:
 @app.command("vars")
 def variables(session: str, state: State = DEFAULT_STATE, *, json: Json = False) -> None:
     """List a session's variables: kept, rebuilt or lost, and why."""
-    from . import looking  # noqa: PLC0415 - start-up time
+    from . import looking
 
     _do(looking.list_variables(state, session, json=json))
 
@@ -181,12 +183,14 @@ def variables(session: str, state: State = DEFAULT_STATE, *, json: Json = False)
 def worker(
     grant: Grants = None,
     state: State = DEFAULT_STATE,
-    url: Annotated[str | None, typer.Option(help="A Resonate server or Postgres instead of the folder's store.")] = None,
+    url: Annotated[
+        str | None, typer.Option(help="A Resonate server or Postgres instead of the folder's store.")
+    ] = None,
     blobs: Annotated[Path | None, typer.Option(help="The folder of large values that the fleet shares.")] = None,
     group: Annotated[str, typer.Option(help="The group whose executions it takes.")] = "default",
 ) -> None:
     """Run a worker until it is told to stop; --grant makes capabilities of your own known to it."""
-    from .running import run_worker  # noqa: PLC0415 - start-up time
+    from .running import run_worker
 
     _do(run_worker(state, grant or [], url, blobs, group))
 
@@ -194,7 +198,7 @@ def worker(
 @app.command()
 def doctor(*, json: Json = False) -> None:
     """Try every layer of isolation on this machine, and say what to do about what is missing."""
-    from . import looking  # noqa: PLC0415 - start-up time
+    from . import looking
 
     _do(looking.doctor(json=json))
 
@@ -202,7 +206,7 @@ def doctor(*, json: Json = False) -> None:
 @app.command()
 def demo(folder: Annotated[Path | None, typer.Option(help="Keep everything here, to look at.")] = None) -> None:
     """Kill a real script twice, and show that nothing is lost and nothing done twice."""
-    from perdure.engine.demo import run_demo  # noqa: PLC0415 - start-up time
+    from ..demo import run_demo
 
     raise typer.Exit(run_demo(folder))
 
@@ -212,14 +216,14 @@ def bench(
     what: Annotated[str, typer.Argument(help="Which benchmark; 'list' names them.")] = "list", *, json: Json = False
 ) -> None:
     """Measure, as ratios against a yardstick of the same run."""
-    from perdure.engine.bench import run_bench  # noqa: PLC0415 - start-up time
+    from ..bench import run_bench
 
     raise typer.Exit(run_bench(what, as_json=json))
 
 
 def main() -> None:
     """Run the command line; every expected failure is one line."""
-    from .failing import is_expected  # noqa: PLC0415 - start-up time
+    from .failing import is_expected
 
     try:
         app()

@@ -7,11 +7,12 @@ import sys
 from typing import TYPE_CHECKING
 
 from perdure.capabilities.errors import BadAnswer
-from perdure.engine.errors import AlreadySettled
+
+from ..errors import AlreadySettled
 
 if TYPE_CHECKING:
-    from perdure.engine.client import Client
-    from perdure.engine.records import CallEvent
+    from ..client import Client
+    from ..records import CallEvent
 
 __all__ = ["ask_here"]
 

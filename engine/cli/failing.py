@@ -6,8 +6,9 @@ from resonate_base import ConnectorError
 
 from perdure.capabilities.errors import BadAnswer, UnknownGrant
 from perdure.capabilities.values import NotPlain
-from perdure.engine.errors import PerdureError
-from perdure.engine.store import StoreError
+
+from ..errors import PerdureError
+from ..store import StoreError
 
 __all__ = ["is_expected"]
 

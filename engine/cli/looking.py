@@ -13,15 +13,15 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from perdure.engine.client import Client
-from perdure.engine.errors import BadSubmission
+from ..client import Client
+from ..errors import BadSubmission
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from pydantic import BaseModel
 
-    from perdure.engine.records import TreeNode
+    from ..records import TreeNode
 
 __all__ = [
     "answer",

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from perdure.engine.client import Client
-from perdure.engine.errors import BadSubmission, FileRefused, SessionBusy
-from perdure.engine.ids import session_name
-from perdure.engine.sessions import read_settings
-from perdure.engine.substrate import Substrate
-
+from ..client import Client
+from ..errors import BadSubmission, FileRefused, SessionBusy
+from ..ids import session_name
+from ..sessions import read_settings
+from ..substrate import Substrate
 from .app import FAILED, WAITS
 from .asking import ask_here
 from .offsets import Offsets
@@ -24,8 +23,8 @@ if TYPE_CHECKING:
 
     from rich.status import Status
 
-    from perdure.engine.client import Execution, Session
-    from perdure.engine.records import CallEvent, Event, Result, WaitingEvent
+    from ..client import Execution, Session
+    from ..records import CallEvent, Event, Result, WaitingEvent
 
 __all__ = ["Choices", "run_code", "run_script", "run_worker"]
 
@@ -72,9 +71,7 @@ async def run_code(state: Path, name: str, code: str, choices: Choices) -> int:
         return await _Following(client, execution, choices, Offsets(state), value=True).to_the_end()
 
 
-async def _finish_first(
-    client: Client, session: Session, last: Execution, choices: Choices, offsets: Offsets
-) -> int:
+async def _finish_first(client: Client, session: Session, last: Execution, choices: Choices, offsets: Offsets) -> int:
     del client, offsets, choices
     msg = (
         f"session {session.name!r} is busy with {last.id}: see it with 'perdure show {last.id}', answer what it asks, "

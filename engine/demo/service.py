@@ -56,7 +56,7 @@ def _handler(claims: _Claims) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
-        def do_POST(self) -> None:  # noqa: N802 - the name http.server calls
+        def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             claim = claims.file(self.headers["Idempotency-Key"], body)
             time.sleep(SLOW)

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from perdure.engine.client import Client
-
+from ..client import Client
 from .service import account
 
 if TYPE_CHECKING:
@@ -110,7 +109,7 @@ class _Run:
 
     @contextlib.contextmanager
     def _service(self) -> Iterator[str]:
-        command = [sys.executable, "-c", "from perdure.engine.demo.service import main; main()", str(self._claims)]
+        command = [sys.executable, "-c", "from ..demo.service import main; main()", str(self._claims)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as service:
             assert service.stdout is not None  # noqa: S101 - asked for above
             port = service.stdout.readline().strip()
@@ -121,7 +120,7 @@ class _Run:
 
     def _start(self, url: str) -> subprocess.Popen[bytes]:
         self._starts += 1
-        command = [sys.executable, "-c", "from perdure.engine.cli import main; main()", "run"]
+        command = [sys.executable, "-c", "from ..cli import main; main()", "run"]
         command += ["--state", str(self._state), "--with", str(_EXAMPLES / "flights.csv"), "--no-ask"]
         command += ["--grant", "http", "--grant", "ask", str(_EXAMPLES / "report.py"), url]
         with self._printed.open("ab") as printed, (self._state.parent / "stderr").open("ab") as errors:

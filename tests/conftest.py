@@ -1,0 +1,39 @@
+"""What every test may rely on: blocking calls on the loop found on request, and no test left out unnoticed."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from blockbuster import blockbuster_ctx
+
+#: The code that is held to never block; a test or a library that does is nobody's concern.
+_OURS = ["perdure.engine", "perdure.capabilities", "perdure.workers"]
+
+_NOT_RUN = pytest.StashKey[int]()
+
+
+@pytest.fixture(autouse=True)
+def _no_blocking(request: pytest.FixtureRequest) -> Iterator[None]:
+    if request.node.get_closest_marker("no_blocking") is None:
+        yield
+        return
+    with blockbuster_ctx(_OURS):
+        yield
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what needs Postgres where there is none; the summary says how many."""
+    if os.environ.get("PERDURE_TEST_PG"):
+        return
+    without = [item for item in items if item.get_closest_marker("postgres") is None]
+    missing = [item for item in items if item.get_closest_marker("postgres") is not None]
+    config.stash[_NOT_RUN] = len(missing)
+    items[:] = without
+    config.hook.pytest_deselected(items=missing)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if missing := config.stash.get(_NOT_RUN, 0):
+        terminalreporter.write_line(
+            f"{missing} tests not run: they need PERDURE_TEST_PG, a database prepared as docs/postgres.md says"
+        )

@@ -76,7 +76,7 @@ def _beneath(path: Path, folders: Iterable[Path]) -> bool:
 
 
 def inner_pid(init: int) -> int | None:
-    """The guest's own process as the host counts, given the init process inside; None before it starts or after it ends."""
+    """The guest's own process as the host counts, given the init process inside; None where there is none."""
     try:
         children = Path(f"/proc/{init}/task/{init}/children").read_text("ascii").split()
     except OSError:

@@ -140,9 +140,7 @@ def probe_namespaces(interpreter: Interpreter | None = None, bwrap: Path | None 
         return _try_layer(layer, (*wrapped.argv, str(interpreter.executable)), _NAMESPACE_WAYS_OUT)
 
 
-def require(
-    level: IsolationLevel, findings: Findings, namespaces: Namespaces = Namespaces.AUTO
-) -> tuple[Finding, ...]:
+def require(level: IsolationLevel, findings: Findings, namespaces: Namespaces = Namespaces.AUTO) -> tuple[Finding, ...]:
     """Raise SandboxUnavailable unless this machine gives the level; return what is missing and was not insisted on.
 
     What is returned belongs in the log and in every result of the session.

@@ -10,6 +10,7 @@ import json
 import os
 import socket
 import sys
+from pathlib import Path
 from typing import Any
 
 from perdure.workers.guest import confine_kernel, confine_landlock, confine_seccomp
@@ -29,18 +30,18 @@ def _seccomp() -> dict[str, Any]:
 
 def _landlock() -> dict[str, Any]:
     abi = confine_landlock.kernel_abi()
-    os.listdir("/")
+    list(Path("/").iterdir())
     confine_kernel.prctl(confine_kernel.PR_SET_NO_NEW_PRIVS, 1)
     confine_landlock.restrict(min(abi, confine_landlock.KNOWN_ABI), [], [])
     try:
-        os.listdir("/")
+        list(Path("/").iterdir())
     except PermissionError:
         return {"version": abi}
     raise ConfinementFailed("landlock", 0, "a ruleset was accepted and has no effect")
 
 
 def _namespaces() -> dict[str, Any]:
-    if len([name for name in os.listdir("/proc") if name.isdigit()]) > 2:  # noqa: PLR2004 - its init, and this
+    if len([entry for entry in Path("/proc").iterdir() if entry.name.isdigit()]) > 2:  # noqa: PLR2004 - its init, and this
         raise ConfinementFailed("namespaces", 0, "other processes can be seen from inside")
     interfaces = [name for _, name in socket.if_nameindex()]
     if interfaces not in ([], ["lo"]):
@@ -52,8 +53,6 @@ def _namespaces() -> dict[str, Any]:
     except OSError:
         return {}
     raise ConfinementFailed("namespaces", 0, "further user namespaces can be made inside")
-
-
 
 
 _PROBES = {"seccomp": _seccomp, "landlock": _landlock, "namespaces": _namespaces}

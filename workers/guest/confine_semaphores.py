@@ -9,6 +9,7 @@ from __future__ import annotations
 
 __all__ = ["LocalSemaphore", "install"]
 
+import importlib
 import threading
 from typing import Any, Self
 
@@ -20,8 +21,8 @@ class LocalSemaphore:
 
     SEM_VALUE_MAX = 2**31 - 1
 
-    def __init__(self, kind: int, value: int, maxvalue: int, name: str | None, unlink: bool) -> None:  # noqa: FBT001
-        """Take the arguments of the original; `name` and `unlink` mean nothing where nobody else can open it."""
+    def __init__(self, kind: int, value: int, maxvalue: int, _name: str | None, _unlink: bool) -> None:  # noqa: FBT001
+        """Take the arguments of the original; the last two mean nothing where nobody else can open it."""
         if kind not in (0, 1):
             raise ValueError("unrecognized kind")
         self.kind = kind
@@ -87,16 +88,15 @@ class LocalSemaphore:
         self._held = 0
 
     @classmethod
-    def _rebuild(cls, handle: int, kind: int, maxvalue: int, name: str | None) -> Self:
+    def _rebuild(cls, *_original: object) -> Self:
         raise RuntimeError("a lock cannot be sent to another process from a confined guest")
 
 
 def install() -> None:
     """Make `multiprocessing` use it from now on; it must not have been imported yet."""
     try:
-        import _multiprocessing
+        module: Any = importlib.import_module("_multiprocessing")
     except ImportError:
         # An interpreter built without semaphores: multiprocessing says so itself.
         return
-    module: Any = _multiprocessing
     module.SemLock = LocalSemaphore

@@ -86,7 +86,7 @@ def promise_create(db: Database, now: int, request: wire.PromiseCreate, messages
         return bad(refusal)
     promise = find_promise(db, request.id)
     if promise is None:
-        promise = insert_promise(db, now, request)
+        promise = insert_promise(db, now, request, messages)
         if promise.target is not None:
             delay = int((request.tags or {}).get("resonate:delay", "0"))
             insert_task(db, now, promise, delay, messages)
@@ -161,16 +161,19 @@ def preload(db: Database, now: int, task_id: str) -> list[Any]:
     return [Promise(*row).seen(now) for row in rows]
 
 
-def acquire(db: Database, now: int, task: Task, promise: Promise, pid: str, ttl: int) -> Reply:
+def acquire(
+    db: Database, now: int, task: Task, promise: Promise, lease: wire.TaskAcquire | wire.TaskCreate, messages: Messages
+) -> Reply:
     """Give a pending task to a process, under a version nobody had before."""
     settled = preload(db, now, task.id)
     db.execute("DELETE FROM resumes WHERE task_id = ?", (task.id,))
     db.execute(
         "UPDATE tasks SET state = 'acquired', version = version + 1, ttl = ?, pid = ?, member = ?, timeout_at = ?"
         " WHERE id = ?",
-        (ttl, pid, db.member, later(now, ttl), task.id),
+        (lease.ttl, lease.pid, db.member, later(now, lease.ttl), task.id),
     )
-    acquired = task._replace(state="acquired", version=task.version + 1, ttl=ttl, pid=pid)
+    messages.wake(later(now, lease.ttl))
+    acquired = task._replace(state="acquired", version=task.version + 1, ttl=lease.ttl, pid=lease.pid)
     return Reply(200, {"task": acquired.seen(), "promise": promise.seen(now), "preload": settled})
 
 
@@ -179,7 +182,7 @@ def later(now: int, ttl: int) -> int:
     return min(now + ttl, 2**63 - 1)
 
 
-def task_create(db: Database, now: int, request: wire.TaskCreate, _messages: Messages) -> Reply:
+def task_create(db: Database, now: int, request: wire.TaskCreate, messages: Messages) -> Reply:
     create = request.action.data
     tags = create.tags or {}
     refusal = refuse_create(create)
@@ -191,7 +194,7 @@ def task_create(db: Database, now: int, request: wire.TaskCreate, _messages: Mes
         return bad(refusal)
     promise = find_promise(db, create.id)
     if promise is None:
-        return create_acquired(db, now, request)
+        return create_acquired(db, now, request, messages)
     if promise.target is None:
         return unprocessable(f"{promise.id} has no target")
     task = find_task(db, promise.id)
@@ -201,17 +204,18 @@ def task_create(db: Database, now: int, request: wire.TaskCreate, _messages: Mes
         done = task._replace(state="fulfilled", ttl=None, pid=None)
         return Reply(200, {"task": done.seen(), "promise": promise.seen(now), "preload": []})
     if task.state == "pending":
-        return acquire(db, now, task, promise, request.pid, request.ttl)
+        return acquire(db, now, task, promise, request, messages)
     return conflict(f"{promise.id} exists")
 
 
-def create_acquired(db: Database, now: int, request: wire.TaskCreate) -> Reply:
+def create_acquired(db: Database, now: int, request: wire.TaskCreate, messages: Messages) -> Reply:
     """A new promise whose task its creator holds from the start."""
-    promise = insert_promise(db, now, request.action.data)
+    promise = insert_promise(db, now, request.action.data, messages)
     target = promise.target or ""
     if promise.state == "pending":
         task = Task(promise.id, "acquired", 1, target, request.ttl, request.pid, db.member)
         deadline = later(now, request.ttl)
+        messages.wake(deadline)
     else:
         task = Task(promise.id, "fulfilled", 0, target, None, None, None)
         deadline = None
@@ -236,7 +240,7 @@ def held(db: Database, now: int, task_id: str, version: int) -> tuple[Task, Prom
     return task, promise
 
 
-def task_acquire(db: Database, now: int, request: wire.TaskAcquire, _messages: Messages) -> Reply:
+def task_acquire(db: Database, now: int, request: wire.TaskAcquire, messages: Messages) -> Reply:
     task = find_task(db, request.id)
     if task is None:
         return missing("task")
@@ -249,7 +253,7 @@ def task_acquire(db: Database, now: int, request: wire.TaskAcquire, _messages: M
         return conflict("the task's promise has settled")
     if task.version != request.version:
         return conflict(f"the task has version {task.version}")
-    return acquire(db, now, task, promise, request.pid, request.ttl)
+    return acquire(db, now, task, promise, request, messages)
 
 
 def task_fence(db: Database, now: int, request: wire.TaskFence, messages: Messages) -> Reply:

@@ -81,7 +81,7 @@ class Committer:
     def expect(self, deadline: int) -> None:
         """Wake for a deadline that another process has set, if it is before what is waited for."""
         if self._deadline is None or deadline < self._deadline:
-            self._jobs.put(_Job(_nothing))
+            self._jobs.put(_Job(lambda _db, _now, messages: messages.wake(deadline)))
 
     async def stop(self) -> None:
         """Finish what was asked for, then close the database."""
@@ -99,6 +99,7 @@ class Committer:
                     jobs.append(timer)
                 if jobs:
                     self._commit(database, jobs, loop)
+                if timer is not None:
                     self._deadline = self._after(database, timer)
         finally:
             database.close()
@@ -139,6 +140,8 @@ class Committer:
             for job in jobs:
                 job.error = error
         changed = database.changes != before and not jobs[0].error
+        if messages.deadline is not None and not jobs[0].error:
+            self._note(messages.deadline)
         self._report(jobs, messages if changed else None, loop)
 
     def _report(self, jobs: list[_Job], messages: Messages | None, loop: asyncio.AbstractEventLoop) -> None:
@@ -159,8 +162,12 @@ class Committer:
         if messages is not None:
             self._committed(messages)
 
-    def _after(self, database: Database, timer: _Job | None) -> int | None:
-        if timer is not None and timer.error is not None:
+    def _note(self, deadline: int) -> None:
+        if self._deadline is None or deadline < self._deadline:
+            self._deadline = deadline
+
+    def _after(self, database: Database, timer: _Job) -> int | None:
+        if timer.error is not None:
             log.warning("timeouts could not be written; they are tried again", error=str(timer.error))
             return self._clock() + AFTER_ERROR
         try:
@@ -169,10 +176,6 @@ class Committer:
         except StoreError as error:
             log.warning("the next timeout could not be read; it is tried again", error=str(error))
             return self._clock() + AFTER_ERROR
-
-
-def _nothing(_db: Database, _now: int, _messages: Messages) -> None:
-    """What a write does whose only purpose is that the next deadline is read again."""
 
 
 def _settle(jobs: list[_Job]) -> None:

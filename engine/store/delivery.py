@@ -29,18 +29,24 @@ def anycast_address(group: str) -> str:
 
 
 class Messages:
-    """What is to be sent once the transaction is kept."""
+    """What is to be sent once the transaction is kept, and when time itself has something to say."""
 
-    __slots__ = ("executes", "fetches", "unblocks")
+    __slots__ = ("deadline", "executes", "fetches", "unblocks")
 
     def __init__(self) -> None:
         self.executes: dict[str, tuple[int, int]] = {}  # task -> member, version; a later offer replaces an earlier one
         self.unblocks: list[PromiseRecord] = []  # for this process
         self.fetches: set[int] = set()  # members with something new in the outbox
+        self.deadline: int | None = None  # the earliest that the transaction has set
 
     def execute(self, member: int, task: str, version: int) -> None:
         """Offer a task to a member."""
         self.executes[task] = (member, version)
+
+    def wake(self, at: int) -> None:
+        """Say that something is due at a time; to be said of every deadline that is written."""
+        if self.deadline is None or at < self.deadline:
+            self.deadline = at
 
     def withdraw(self, task: str) -> None:
         """Take back an offer made in the same transaction."""

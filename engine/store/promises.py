@@ -123,7 +123,7 @@ def is_head(db: Database, promise_id: str) -> bool:
     return origin == promise_id or db.one("SELECT 1 FROM promises WHERE id = ?", (origin,)) is None
 
 
-def insert_promise(db: Database, now: int, request: PromiseCreate) -> Promise:
+def insert_promise(db: Database, now: int, request: PromiseCreate, messages: Messages) -> Promise:
     """Write a new promise, already settled if its timeout has passed; tasks are the caller's part."""
     tags = request.tags or {}
     timer = tags.get("resonate:timer") == "true"
@@ -150,6 +150,8 @@ def insert_promise(db: Database, now: int, request: PromiseCreate) -> Promise:
         f"INSERT INTO promises ({PROMISE}, head) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
         (*promise, int(is_head(db, request.id))),
     )
+    if external and not late:
+        messages.wake(promise.timeout_at)
     return promise
 
 
@@ -162,6 +164,7 @@ def offer(db: Database, now: int, task: Task, messages: Messages, *, avoid: int 
     )
     if member is not None:
         messages.execute(member, task.id, task.version)
+        messages.wake(now + RETRY)
 
 
 def insert_task(db: Database, now: int, promise: Promise, delay: int, messages: Messages) -> None:
@@ -181,6 +184,8 @@ def insert_task(db: Database, now: int, promise: Promise, delay: int, messages: 
         "INSERT INTO tasks (id, state, version, target, member, timeout_at) VALUES (?, 'pending', 0, ?, ?, ?)",
         (promise.id, promise.target, member, timeout_at),
     )
+    if timeout_at is not None:
+        messages.wake(timeout_at)
     if member is not None:
         messages.execute(member, task.id, 0)
 

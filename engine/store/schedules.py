@@ -44,7 +44,7 @@ def schedule_get(db: Database, _now: int, request: wire.ScheduleGet, _messages: 
     return missing("schedule") if found is None else Reply(200, {"schedule": found})
 
 
-def schedule_create(db: Database, now: int, request: wire.ScheduleCreate, _messages: Messages) -> Reply:
+def schedule_create(db: Database, now: int, request: wire.ScheduleCreate, messages: Messages) -> Reply:
     if ORIGIN_SEPARATOR in request.id:
         return bad(f"a schedule's id must not contain {ORIGIN_SEPARATOR!r}")
     if "resonate:target" not in request.promise_tags:
@@ -62,6 +62,7 @@ def schedule_create(db: Database, now: int, request: wire.ScheduleCreate, _messa
         json_text(request.promise_tags), now, next_run_at, None,
     )  # fmt: skip
     db.execute(f"INSERT INTO schedules ({SCHEDULE}) VALUES (?,?,?,?,?,?,?,?,?,?)", row)
+    messages.wake(next_run_at)
     return Reply(200, {"schedule": schedule_record(row)})
 
 
@@ -94,7 +95,7 @@ def fire_schedule(db: Database, now: int, schedule_id: str, messages: Messages) 
         defaults = {"resonate:schedule": schedule_id, "resonate:origin": origin_of(promise_id), **lineage}
         param = wire.Value(None if headers is None else wire.json_object(headers), data)
         request = wire.PromiseCreate(promise_id, time + timeout, param, defaults | wire.json_object(tags))
-        promise = insert_promise(db, time if request.timeout_at > now else now, request)
+        promise = insert_promise(db, time if request.timeout_at > now else now, request, messages)
         insert_task(db, now, promise, 0, messages)
     db.execute(
         "UPDATE schedules SET last_run_at = ?, next_run_at = ? WHERE id = ?", (time, next_run(cron, time), schedule_id)

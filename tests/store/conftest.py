@@ -15,7 +15,7 @@ from perdure.engine.store.actions import ACTIONS
 from perdure.engine.store.database import Database, members_folder
 from perdure.engine.store.delivery import Messages
 from perdure.engine.store.members import Card, hold, join
-from perdure.engine.store.timeouts import fire
+from perdure.engine.store.timeouts import fire, nearest
 from perdure.engine.store.wire import Malformed, read_data
 
 
@@ -27,6 +27,7 @@ class Machine:
         self.folder = members_folder(path)
         self.messages = Messages()
         self.locks: list[int] = []
+        self.deadline: int | None = None
 
     def close(self) -> None:
         self.db.close()
@@ -43,7 +44,13 @@ class Machine:
     def write(self, change: Any) -> Any:
         self.messages = Messages()
         with self.db.transaction():
-            return change(self.messages)
+            result = change(self.messages)
+        # Every deadline in the file must have been announced: it is by these alone that the store wakes.
+        announced = [at for at in (self.deadline, self.messages.deadline) if at is not None]
+        due = nearest(self.db)
+        assert due is None or min(announced) <= due
+        self.deadline = due
+        return result
 
     def apply(self, now: int, kind: str, /, **data: Any) -> tuple[int, Any]:
         """One request; its status and data as they would travel."""

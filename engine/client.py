@@ -217,8 +217,7 @@ class Client:
         capability = self._known(promise.param["name"])
         if capability is not None and capability.answer is not None:
             data = await fetched(self.substrate.blobs, promise.param["args"])
-            arguments = decode(data)
-            bound = capability.bind(arguments.get("args", ()), arguments.get("kwargs", {}))
+            bound = capability.bind((), decode(data))
             value = capability.answer(bound.arguments, value)
         await self._settle(call_id, encode(value), state="resolved")
 
@@ -420,9 +419,6 @@ def check_code(code: str, filename: str | None) -> None:
 
 
 def _prompt(param: dict[str, Any]) -> str:
-    args = param.get("args") or {}
-    if isinstance(args, dict) and args.get("args") and isinstance(args["args"][0], str):
-        return str(args["args"][0])
-    if isinstance(args, dict) and isinstance(args.get("kwargs", {}).get("prompt"), str):
-        return str(args["kwargs"]["prompt"])
-    return shown_call(param)
+    args = param.get("args")
+    prompt = args.get("prompt") if isinstance(args, dict) else None
+    return prompt if isinstance(prompt, str) else shown_call(param)

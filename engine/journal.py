@@ -30,7 +30,7 @@ class JournalDamaged(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a guest asks for. ``data`` is the encoded arguments, ``print`` the fingerprint of name and arguments."""
+    """What a guest asks for. ``data`` is the encoded arguments by name, ``print`` the fingerprint of name and arguments."""
 
     path: str
     name: str
@@ -47,8 +47,10 @@ def render_args(data: Any) -> str:
     """Show encoded arguments as they would stand in a call."""
     if not isinstance(data, dict) or "$ref" in data:
         return "..."
-    parts = [repr(value) for value in data.get("args", ())]
-    parts += [f"{key}={value!r}" for key, value in data.get("kwargs", {}).items()]
+    parts = [f"{key}={value!r}" for key, value in data.items()]
+    if parts:
+        # The first argument says what a call is about; its name rarely does.
+        parts[0] = parts[0].partition("=")[2]
     return ", ".join(parts)
 
 

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from typing import TYPE_CHECKING, Any, Literal
 
 from blake3 import blake3
@@ -15,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from perdure.engine.records import NameReport
 
 from . import workspace as workspaces
+from .guest.namespace import ENGINE_INTERNALS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,6 +31,8 @@ __all__ = ["INLINE_IMAGE", "Manifest", "load_image", "restore_workspace", "save"
 INLINE_IMAGE = 48 * 1024
 #: Names of variables that are listed in a manifest; a namespace of more says how many it has.
 MAX_NAMES = 2000
+
+_DUNDER = re.compile(r"__\w+__")
 
 
 class Manifest(BaseModel):
@@ -69,9 +73,10 @@ async def save(
         max_files=limits.files,
         max_bytes=limits.workspace_bytes,
     )
-    reports = tuple(NameReport.model_validate(dict(name)) for name in names[:MAX_NAMES])
-    if len(names) > MAX_NAMES:
-        notes.append(f"{len(names)} variables; the first {MAX_NAMES} are listed")
+    users = [name for name in names if name["name"] not in ENGINE_INTERNALS and not _DUNDER.fullmatch(name["name"])]
+    reports = tuple(NameReport.model_validate(dict(name)) for name in users[:MAX_NAMES])
+    if len(users) > MAX_NAMES:
+        notes.append(f"{len(users)} variables; the first {MAX_NAMES} are listed")
     return (
         Manifest(python=python, image=held, size=len(image), digest=digest, names=reports, workspace=tree),
         notes,

@@ -24,7 +24,6 @@ from perdure.capabilities.errors import (
     UnknownCapability,
     as_call_error,
 )
-
 from perdure.engine.durable import now_ms
 
 from .identity import known_dead
@@ -147,8 +146,7 @@ class Handlers:
                 )
                 raise CapabilityNotGranted(msg)
         capability = self._registry.get(request.name)
-        arguments = values.decode(request.data)
-        return capability.bind(arguments.get("args", ()), arguments.get("kwargs", {}))
+        return capability.bind((), values.decode(request.data))
 
     def _settled(self, request: Request, outcome: dict[str, Any]) -> Running:
         future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()

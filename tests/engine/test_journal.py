@@ -15,13 +15,13 @@ def promise(param: Any, *, value: Any = None, state: PromiseState = "resolved", 
 
 
 def call(path: str, name: str = "f", *, at: int = 0, items: Any = (), **more: Any) -> dict[str, Any]:
-    param = {"kind": "call", "path": path, "name": name, "args": {"args": [path]}, "print": f"{name}:{path}"}
+    param = {"kind": "call", "path": path, "name": name, "args": {"what": path}, "print": f"{name}:{path}"}
     entered = {"entered": {"at": at, "items": list(items)}} if items else {}
     return {**param, "line": 1, "effect": "unknown", "at": 0, **entered, **more}
 
 
 def request(path: str, name: str = "f") -> Request:
-    return Request(path, name, {"args": [path]}, f"{name}:{path}", 1)
+    return Request(path, name, {"what": path}, f"{name}:{path}", 1)
 
 
 def output(*chunks: tuple[str, str, list[int]]) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def test_calls_are_found_by_path_in_any_order_and_once() -> None:
 
 def test_another_request_under_the_same_path_shows_both_and_the_line() -> None:
     journal = Journal.read([promise(call("main.0"), value="a")])
-    found = journal.ask(Request("main.0", "f", {"args": ["other"], "kwargs": {"x": 1}}, "another", 7))
+    found = journal.ask(Request("main.0", "f", {"what": "other", "x": 1}, "another", 7))
     assert isinstance(found, Divergence)
     assert str(found) == "at line 7: the first run asked f('main.0'); the replay asked f('other', x=1)"
 

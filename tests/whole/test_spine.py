@@ -386,7 +386,7 @@ async def test_a_changed_request_on_replay_is_a_divergence_with_both_requests(st
             result = await execution.result()
     assert result.status == "diverged"
     assert result.error is not None
-    assert "look('first', 0.3)" in result.error.message
-    assert "look('second', 0.3)" in result.error.message
+    assert "look('first', wait=0.3)" in result.error.message
+    assert "look('second', wait=0.3)" in result.error.message
     assert result.error.line == 4
     assert world.effects() == ["pay a", "look first", "pay b"], "nothing was performed after the divergence"

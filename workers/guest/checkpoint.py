@@ -170,11 +170,7 @@ class _Dumper:
         reports = self._report()
         header = self._header
         header.names = [entry.as_data() for entry in reports]
-        header.sources = {
-            filename: text
-            for filename in sorted(self._writer.used_sources)
-            if (text := sources.text_of(filename)) is not None
-        }
+        header.sources = {key: sources.text_of(key) for key in sorted(self._writer.used_sources)}
         chunks = image.encode(header, self._writer.stream(), self._writer.buffers)
         self._writer.close()
         return Dump(chunks, reports)

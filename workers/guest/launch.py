@@ -8,7 +8,7 @@ import sysconfig
 from pathlib import Path
 from typing import Any
 
-__all__ = ["argv", "environment"]
+__all__ = ["argv", "environment", "needed_files"]
 
 #: Where the guest finds what it loads; removed from its environment before code runs.
 _PLACES = "PERDURE_GUEST"
@@ -53,6 +53,11 @@ def environment(config: dict[str, Any]) -> dict[str, str]:
         **dict.fromkeys(threads, "1"),
         _PLACES: os.pathsep.join((str(Path(__file__).parent), _folder_of("cloudpickle"), _values())),
     }
+
+
+def needed_files() -> list[Path]:
+    """Return what a guest reads besides its interpreter and packages; the host lets it."""
+    return [Path(place).resolve() for place in (str(Path(__file__).parent), _folder_of("cloudpickle"), _values())]
 
 
 def _folder_of(package: str) -> str:

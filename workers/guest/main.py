@@ -105,6 +105,9 @@ class Guest:
     def _execute(self, message: Message) -> None:
         execution, filename = message["execution"], message["filename"]
         number = int(execution.rpartition("@")[2]) if "@" in execution else 0
+        code_stream = message.get("code_stream")
+        if code_stream is not None:
+            message["code"] = self._channel.streams.take(code_stream).decode("utf-8", "surrogatepass")
         recorded = self._channel.content(message, "replay")
         for item in (recorded or {}).get("deliveries", ()):
             if len(item) > 3 and "value_stream" in item[3]:
@@ -192,6 +195,7 @@ def main() -> None:
     channel = Channel(CHANNEL_FD, critical)
     start = next(message for message in iter(lambda: next(channel.receive(), None), 0) if message is not None)
     config = start["config"]
+    os.chdir(config["workspace"])
     guest = Guest(channel, critical, config)
     keep = guest.install()
     isolation: dict[str, Any] = {"level": "none"}

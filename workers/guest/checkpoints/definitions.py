@@ -113,9 +113,8 @@ def reduce_module_globals(_reducers: Reducers, globals_: _ModuleGlobals) -> Any:
 
 
 def reduce_code(reducers: Reducers, code: types.CodeType) -> Any:
-    reducers.use_source(code.co_filename)
     fields = tuple(getattr(code, name) for name in sources.FIELDS)
-    return rebuild.code, (_MAGIC, fields, sources.first_position(code))
+    return rebuild.code, (_MAGIC, fields, reducers.origin(code))
 
 
 def reduce_cell(reducers: Reducers, cell: types.CellType) -> Any:

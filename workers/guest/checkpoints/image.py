@@ -68,7 +68,8 @@ class Header:
     names: list[dict[str, Any]] = field(default_factory=list)
     places: dict[str, str] = field(default_factory=dict)
     """Where each object that was left behind hung, by the number the stream knows it by."""
-    sources: dict[str, str] = field(default_factory=dict)
+    sources: dict[str, Any] = field(default_factory=dict)
+    """File name and text of each source, by key: definitions are compiled from them under another Python."""
     ambient: dict[str, Any] = field(default_factory=dict)
     buffers: list[tuple[int, int, bool]] = field(default_factory=list)
     """(offset in the image counted from the first page after the stream, length, read-only)."""

@@ -11,7 +11,7 @@ import pickle
 import sys
 from typing import TYPE_CHECKING, Any
 
-from . import definitions, rebuild, recipes
+from . import definitions, rebuild, recipes, sources
 from .hooks import HookTimeout, Watch
 
 if TYPE_CHECKING:
@@ -93,9 +93,12 @@ class Reducers:
         """Note that `thing` comes back as another object of the same meaning, and in what it differs."""
         self.findings.append(Finding(thing, "rebuilt", recipes.name_kind(thing), why))
 
-    def use_source(self, filename: str) -> None:
-        """Keep the source text of `filename` in the image."""
-        self.used_sources.add(filename)
+    def origin(self, code: types.CodeType) -> sources.Origin | None:
+        """Return where `code` is defined, and keep that source in the image."""
+        origin = sources.origin(code)
+        if origin is not None:
+            self.used_sources.add(origin[0])
+        return origin
 
     def own_cell(self, cell: types.CellType) -> None:
         """Note that the function being stored brings the contents of `cell` itself."""

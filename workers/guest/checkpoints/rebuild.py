@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import abc
+import collections
 import dataclasses
 import importlib
 import importlib.util
@@ -75,11 +76,11 @@ def raise_lost(message: str) -> typing.NoReturn:
 
 
 @rebuilder
-def code(magic: str, fields: tuple[Any, ...], position: tuple[int, int, int, int] | None = None) -> types.CodeType:
+def code(magic: str, fields: tuple[Any, ...], origin: sources.Origin | None) -> types.CodeType:
     """Make a code object; where the bytecode is another Python's, from the stored source instead."""
     if magic == importlib.util.MAGIC_NUMBER.hex():
         return types.CodeType(*fields)
-    return sources.recompile(fields, position)
+    return sources.recompile(fields, origin)
 
 
 @rebuilder
@@ -199,9 +200,37 @@ def class_state(made: type, state: tuple[dict[str, Any], list[type]]) -> None:
         assign(made, name, value)
     for subclass in registered:
         abc.ABCMeta.register(typing.cast("abc.ABCMeta", made), subclass)
+    if any(sources.is_stand_in(value) for value in attributes.values()):
+        _generate_again(made)
     if "__firstlineno__" in attributes:
         # Assigning `__module__` deletes it.
         type.__setattr__(made, "__firstlineno__", attributes["__firstlineno__"])
+
+
+def _generate_again(made: type) -> None:
+    """Let the library write the methods again that it once wrote for `made` under another Python."""
+    parameters = vars(made).get("__dataclass_params__")
+    if parameters is not None:
+        for name, value in list(vars(made).items()):
+            if sources.is_stand_in(value) and value.__qualname__.startswith("__create_fn__"):
+                type.__delattr__(made, name)
+        own = vars(made).get("__annotations__", {})
+        for name, described in vars(made)["__dataclass_fields__"].items():
+            if name in own:
+                type.__setattr__(made, name, described)
+        wanted = {name: getattr(parameters, name) for name in _DATACLASS if hasattr(parameters, name)}
+        dataclasses.dataclass(**wanted)(made)
+    fields = vars(made).get("_fields")
+    if fields is not None and sources.is_stand_in(vars(made).get("__new__")):
+        defaults = [made._field_defaults[name] for name in fields if name in made._field_defaults]  # type: ignore[attr-defined]
+        twin = collections.namedtuple(made.__name__, fields, defaults=defaults)  # type: ignore[misc]  # noqa: PYI024
+        for name in ("__new__", "_make", "_replace", "__replace__", "__repr__", "_asdict", "__getnewargs__"):
+            if name in vars(twin):
+                type.__setattr__(made, name, vars(twin)[name])
+
+
+# What decides which methods are written; slots were made with the class.
+_DATACLASS = ("init", "repr", "eq", "order", "unsafe_hash", "frozen", "match_args", "kw_only")
 
 
 # What making a class puts into it, which no state lists.

@@ -1,13 +1,15 @@
 """Definitions by their source: what makes a function written under one Python run under the next.
 
-Bytecode of another minor version must never be executed: it crashes the interpreter. So every image carries the
-source texts of its code objects, and a code object of another Python is compiled again from there and found by
-its qualified name and position. Where the text is not known, the function's place is taken by one that raises.
+1. Bytecode of another minor version is never executed: it crashes the interpreter.
+2. A source is stored with a code object only if compiling it gives that very code object: the file it names may
+   have been edited since.
+3. Where the source is not known, the function's place is taken by one that raises and says so.
 """
 
 from __future__ import annotations
 import __future__
 
+import hashlib
 import linecache
 import types
 from typing import TYPE_CHECKING, Any
@@ -15,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# A source text longer than this is data, not a cell; the function then does not survive a change of Python.
+# A source text longer than this is data, not a cell; its functions do not survive a change of Python.
 MAX_SOURCE = 4 << 20
 
 # The order of the fields of a code object in an image.
@@ -51,75 +53,82 @@ _FUTURES = 0
 for _name in __future__.all_feature_names:
     _FUTURES |= getattr(__future__, _name).compiler_flag
 
-_texts: dict[str, str] = {}
+# The place of a code object in a source: the source's key, which of those of its name and line, out of how many.
+type Origin = tuple[str, int, int]
+
+_texts: dict[str, tuple[str, str]] = {}
 _compiled: dict[tuple[str, int], list[types.CodeType] | SyntaxError] = {}
 
 
-def text_of(filename: str) -> str | None:
-    """Return the source that `filename` was compiled from, if it is known and not too long."""
+def origin(code: types.CodeType) -> Origin | None:
+    """Return where in a known source `code` is defined, or None if no known source gives this code."""
+    filename = code.co_filename
     text = "".join(linecache.getlines(filename))
-    return text if 0 < len(text) <= MAX_SOURCE else None
+    if 0 < len(text) <= MAX_SOURCE:
+        _texts.setdefault(_key(filename, text), (filename, text))
+    for key, (known, _text) in _texts.items():
+        if known == filename:
+            alike = _alike(key, code.co_flags, code.co_qualname, code.co_firstlineno)
+            if code in alike:
+                return key, alike.index(code), len(alike)
+    return None
 
 
-def remember(texts: dict[str, str]) -> None:
-    """Take the source texts of an image: for recompiling, for tracebacks and for `inspect.getsource`."""
-    _compiled.clear()
-    for filename, text in texts.items():
-        _texts[filename] = text
+def text_of(key: str) -> tuple[str, str]:
+    """Return the file name and the text of a source that `origin` named."""
+    return _texts[key]
+
+
+def remember(texts: dict[str, Any]) -> None:
+    """Take the sources of an image: for recompiling, for tracebacks and for `inspect.getsource`."""
+    for key, (filename, text) in texts.items():
+        _texts[key] = filename, text
         if filename.startswith("<") and filename not in linecache.cache:
             linecache.cache[filename] = (len(text), None, text.splitlines(keepends=True), filename)
 
 
-def recompile(fields: tuple[Any, ...], position: tuple[int, int, int, int] | None) -> types.CodeType:
+def recompile(fields: tuple[Any, ...], place: Origin | None) -> types.CodeType:
     """Return the code that `fields` describe, compiled by this Python, or a stand-in that raises."""
     known: dict[str, Any] = dict(zip(FIELDS, fields, strict=True))
-    found = _find(known, position)
-    if isinstance(found, types.CodeType):
-        return found
-    return _stand_in(known, found)
+    if place is None or place[0] not in _texts:
+        return _stand_in(known, "its source is not known, and bytecode of another Python cannot be run")
+    key, which, count = place
+    alike = _alike(key, known["co_flags"], known["co_qualname"], known["co_firstlineno"])
+    if len(alike) == count and _same_signature(alike[which], known):
+        return alike[which]
+    failed = _compiled[key, known["co_flags"] & _FUTURES]
+    if isinstance(failed, SyntaxError):
+        return _stand_in(known, f"this Python does not accept its source: {failed}")
+    return _stand_in(known, "this Python compiles its source to something else")
 
 
-def first_position(code: types.CodeType) -> tuple[int, int, int, int] | None:
-    """Return where in its source the body of `code` begins: tells two lambdas of one line apart."""
-    for line, end_line, column, end_column in code.co_positions():
-        if line is not None and end_line is not None and column is not None and end_column is not None and end_column:
-            return line, end_line, column, end_column
-    return None
+def is_stand_in(function: object) -> bool:
+    """Say whether `function` only raises, because it could not be compiled here."""
+    return isinstance(function, types.FunctionType) and REBUILD in function.__code__.co_consts
 
 
-def _find(known: dict[str, Any], position: tuple[int, int, int, int] | None) -> types.CodeType | str:
-    filename = known["co_filename"]
-    if filename not in _texts:
-        return "its source is not known, and bytecode of another Python cannot be run"
-    key = filename, known["co_flags"] & _FUTURES
-    if key not in _compiled:
-        _compiled[key] = _compile(_texts[filename], *key)
-    candidates = _compiled[key]
-    if isinstance(candidates, SyntaxError):
-        return f"this Python does not accept its source: {candidates}"
-    matching = [code for code in candidates if _same_definition(code, known)]
-    if len(matching) > 1:
-        matching = [code for code in matching if first_position(code) == position]
-    if len(matching) == 1:
-        return matching[0]
-    return "it cannot be told apart in its source"
+def _key(filename: str, text: str) -> str:
+    return hashlib.blake2b(f"{filename}\0{text}".encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
-def _same_definition(code: types.CodeType, known: dict[str, Any]) -> bool:
-    return (
-        code.co_qualname == known["co_qualname"]
-        and code.co_firstlineno == known["co_firstlineno"]
-        and code.co_freevars == tuple(known["co_freevars"])
-        and code.co_varnames[: code.co_argcount] == tuple(known["co_varnames"])[: known["co_argcount"]]
-    )
+def _alike(key: str, flags: int, qualname: str, line: int) -> list[types.CodeType]:
+    """Return the code objects of a source that share a name and a line, as two lambdas of one line do."""
+    futures = flags & _FUTURES
+    if (key, futures) not in _compiled:
+        _compiled[key, futures] = _compile(*_texts[key], futures)
+    found = _compiled[key, futures]
+    if isinstance(found, SyntaxError):
+        return []
+    return [code for code in found if code.co_qualname == qualname and code.co_firstlineno == line]
 
 
-def _compile(text: str, filename: str, futures: int) -> list[types.CodeType] | SyntaxError:
-    flags = futures | _TOP_LEVEL_AWAIT
+def _compile(filename: str, text: str, futures: int) -> list[types.CodeType] | SyntaxError:
     try:
-        return list(_walk(compile(text, filename, "exec", flags=flags, dont_inherit=True)))
+        return list(_walk(compile(text, filename, "exec", flags=futures | _TOP_LEVEL_AWAIT, dont_inherit=True)))
     except SyntaxError as error:
         return error
+    except ValueError as error:
+        return SyntaxError(str(error))
 
 
 def _walk(code: types.CodeType) -> Iterator[types.CodeType]:
@@ -127,6 +136,15 @@ def _walk(code: types.CodeType) -> Iterator[types.CodeType]:
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
             yield from _walk(constant)
+
+
+def _same_signature(code: types.CodeType, known: dict[str, Any]) -> bool:
+    arguments = code.co_argcount + code.co_kwonlyargcount
+    return (
+        code.co_freevars == tuple(known["co_freevars"])
+        and arguments == known["co_argcount"] + known["co_kwonlyargcount"]
+        and code.co_varnames[:arguments] == tuple(known["co_varnames"])[:arguments]
+    )
 
 
 def _stand_in(known: dict[str, Any], why: str) -> types.CodeType:

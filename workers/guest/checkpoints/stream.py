@@ -69,7 +69,7 @@ class Writer:
 
     @property
     def used_sources(self) -> set[str]:
-        """File names of the code objects written so far."""
+        """Keys of the sources of the code objects written so far."""
         return self._pickler.used_sources
 
     def write(self, value: Any) -> int:

@@ -126,6 +126,10 @@ class Capability:
         except (NotPlain, ValueError, TypeError):
             raise BadReply(f"the reply of {self.name} cannot be recorded: {first}") from None
 
+    def check_reply(self, value: Any) -> Any:
+        """Return a reply as the declared type has it; raise pydantic's ValidationError where it does not fit."""
+        return self._reply.validate_python(value)
+
     @property
     def signature_text(self) -> str:
         """The parameters that code sees, as text."""

@@ -43,7 +43,7 @@ def mismatch(value: Any, schema: Any, where: str = "the answer") -> str | None:
 def _kind(value: Any, schema: Mapping[str, Any], where: str) -> str | None:
     kinds = schema.get("type", [])
     names = [kinds] if isinstance(kinds, str) else list(kinds) if isinstance(kinds, Sequence) else []
-    checks = [_TYPES[each] for each in names if each in _TYPES]
+    checks = [_TYPES[each] for each in names if isinstance(each, str) and each in _TYPES]
     if checks and not any(check(value) for check in checks):
         return f"{where} must be of type {' or '.join(map(str, names))}, not {type(value).__name__}"
     allowed = schema.get("enum")

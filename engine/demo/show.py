@@ -109,7 +109,7 @@ class _Run:
 
     @contextlib.contextmanager
     def _service(self) -> Iterator[str]:
-        command = [sys.executable, "-c", "from ..demo.service import main; main()", str(self._claims)]
+        command = [sys.executable, "-c", "from perdure.engine.demo.service import main; main()", str(self._claims)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as service:
             assert service.stdout is not None  # noqa: S101 - asked for above
             port = service.stdout.readline().strip()
@@ -120,7 +120,7 @@ class _Run:
 
     def _start(self, url: str) -> subprocess.Popen[bytes]:
         self._starts += 1
-        command = [sys.executable, "-c", "from ..cli import main; main()", "run"]
+        command = [sys.executable, "-c", "from perdure.engine.cli import main; main()", "run"]
         command += ["--state", str(self._state), "--with", str(_EXAMPLES / "flights.csv"), "--no-ask"]
         command += ["--grant", "http", "--grant", "ask", str(_EXAMPLES / "report.py"), url]
         with self._printed.open("ab") as printed, (self._state.parent / "stderr").open("ab") as errors:
@@ -141,7 +141,9 @@ class _Run:
     async def _answer(self, process: subprocess.Popen[bytes]) -> str:
         """Answer the one question, as somebody in another process would."""
         async with asyncio.timeout(PATIENCE):
-            while not (self._state / "perdure.db").exists():
+            while not (self._state / "perdure.db").exists():  # noqa: ASYNC110 - another process makes it
+                if process.poll() is not None:
+                    self._give_up("the script ended before it began")
                 await asyncio.sleep(0.05)
             async with Client.open(self._state, worker=False) as client:
                 while not (pending := await client.pending()):

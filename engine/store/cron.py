@@ -45,7 +45,7 @@ def _values(text: str, field: _Field) -> frozenset[int]:
         else:
             low = _number(span)
             high = field.high if slash else low
-        if low < field.low or high > field.high:
+        if low < field.low or high > field.high or high < low:
             message = f"out of {field.low}-{field.high} in a cron expression: {part!r}"
             raise InvalidCron(message)
         found.update(range(low, high + 1, step))

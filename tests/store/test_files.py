@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from blockbuster import blockbuster_ctx
 from resonate_base import ConnectorError, Network, Source
 
 from perdure.engine.store import (
@@ -63,6 +64,19 @@ async def test_what_was_answered_is_there_after_opening_again(path: Path) -> Non
         assert (await ask(first, "promise.create", id="a", timeoutAt=2**53))[0] == 200
     async with SqliteConnection(path) as second:
         assert (await ask(second, "promise.get", id="a"))[1]["promise"]["state"] == "pending"
+
+
+async def test_nothing_blocks_the_event_loop(path: Path, tmp_path: Path) -> None:
+    with blockbuster_ctx():
+        async with SqliteConnection(path) as one, SqliteConnection(path) as two:
+            assert (await ask(one, "promise.create", id="a", timeoutAt=2**53))[0] == 200
+            assert (await ask(two, "promise.get", id="a"))[0] == 200
+            await two.scan("")
+            await two.changed(0.01)
+            await one.collect(2**53, lambda _: False)
+            await one.vacuum()
+            await one.check()
+            await one.back_up(tmp_path / "copy.db")
 
 
 async def test_requests_that_are_none_are_answered_as_such(connection: SqliteConnection) -> None:

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from perdure.engine.store.cron import InvalidCron, next_run
+
 from .conftest import Machine
 
 POSTGRES = os.environ.get("PERDURE_TEST_PG", "")
@@ -158,3 +160,29 @@ def test_histories_end_as_they_do_on_postgres(tmp_path: Path) -> None:
     rounds = int(os.environ.get("PERDURE_HISTORIES", "40"))
     done = sum(history(tmp_path / f"{seed}.db", seed, 150) for seed in range(rounds))
     assert done > rounds * 30
+
+
+def random_cron(chance: random.Random) -> str:
+    def field(low: int, high: int) -> str:
+        first = chance.randint(low, high)
+        last = chance.randint(first, high)
+        step = chance.randint(1, 20)
+        return chance.choice(
+            ("*", "*", str(first), f"{first}-{last}", f"*/{step}", f"{first}-{last}/{step}", f"{first},{last}")
+        )
+
+    return " ".join(field(low, high) for low, high in ((0, 59), (0, 23), (1, 31), (1, 12), (0, 6)))
+
+
+@pytest.mark.skipif(not POSTGRES, reason="needs a Postgres with resonate.sql in it; PERDURE_TEST_PG names it")
+def test_schedules_fire_when_they_do_on_postgres() -> None:
+    reference, chance = Reference(POSTGRES), random.Random(1)
+    for _ in range(300):
+        cron, after = random_cron(chance), chance.randint(0, 2**42)
+        try:
+            ours = next_run(cron, after)
+        except InvalidCron:
+            continue
+        row = reference.connection.execute("SELECT _next_cron(%s, %s)", (cron, after)).fetchone()
+        assert row == (ours,), (cron, after)
+    reference.connection.close()

@@ -15,6 +15,7 @@ from typing import Any, Self
 import pytest
 
 from perdure.engine.store import SqliteConnection
+from perdure.engine.store.peers import Peers
 
 CHILD = Path(__file__).with_name("child.py")
 ANY = "poll://any@g"
@@ -244,6 +245,49 @@ async def test_eight_processes_each_task_once_none_lost(path: Path, children: li
             await complete.wait()
         assert [await child.end() for child in children] == [0] * 8
     assert len(took) == len(set(took)) == 8 * rounds
+
+
+async def test_what_killed_processes_left_is_finished_by_the_others(path: Path, children: list[Child]) -> None:
+    children += [await Child.start("hammer", path, 50) for _ in range(4)]
+    async with SqliteConnection(path, group="watchers") as watcher, asyncio.timeout(30), asyncio.TaskGroup() as group:
+        for child in children[:2]:
+            while "took" not in await child.heard():
+                pass
+            child.signal(signal.SIGKILL)
+        listening = [group.create_task(child.process.stdout.read()) for child in children[2:] if child.process.stdout]
+        left = 1
+        while left:
+            seen = watcher.generation
+            promises = await watcher.scan("", limit=1000)
+            left = 100 - len(promises) if len(promises) < 100 else sum(p.state == "pending" for p in promises)
+            if left:
+                await watcher.changed(1, since=seen)
+        assert [await child.end() for child in children[2:]] == [0, 0]
+        assert all([b"error" not in await said for said in listening])
+
+
+async def test_what_no_message_said_is_found_by_looking(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Peers, "send", lambda *_: None)
+    async with Member(path, pid="one") as one, Member(path, group="other", pid="two") as two:
+        await two.create("t")
+        assert await one.offered() == ("t", 0)
+        await one.ask("promise.register_listener", awaited="t", address=one.connection.unicast())
+        await two.ask("promise.settle", id="t", state="resolved")
+        async with asyncio.timeout(AT_ONCE):
+            assert (await one.told.get())["kind"] == "unblock"
+        assert one.told.empty()
+
+
+async def test_a_deadline_set_by_a_process_that_died_is_met_by_another(path: Path, children: list[Child]) -> None:
+    async with Member(path) as member:
+        child = await held_by_child(member, path, children)
+        soon = int(time.time() * 1000) + 1500
+        await child.ask("promise.create", id="timer", timeoutAt=soon, tags={"resonate:timer": "true"})
+        child.signal(signal.SIGKILL)
+        await member.ask("promise.register_listener", awaited="timer", address=member.connection.unicast())
+        assert await member.offered() == ("t", 1)
+        async with asyncio.timeout(1.5 + AT_ONCE):
+            assert (await member.told.get())["data"]["promise"]["state"] == "resolved"
 
 
 async def test_long_paths_are_no_obstacle(tmp_path: Path) -> None:

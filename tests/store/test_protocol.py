@@ -372,7 +372,9 @@ class TestSchedules:
         assert machine.apply(0, "schedule.delete", id="s")[0] == 404
         assert machine.apply(0, "schedule.get", id="s")[0] == 404
 
-    @pytest.mark.parametrize("cron", ["", "* * * *", "61 * * * *", "*/0 * * * *", "x * * * *", "0 0 31 2 *"])
+    @pytest.mark.parametrize(
+        "cron", ["", "* * * *", "61 * * * *", "*/0 * * * *", "x * * * *", "0 0 31 2 *", "9-5 * * * *", "* * * * 7"]
+    )
     def test_what_is_no_schedule_is_refused(self, machine: Machine, cron: str) -> None:
         assert self.schedule(machine, cron=cron, target=ANY)[0] == 400
 

@@ -1,118 +1,87 @@
-"""The week of a snowstorm at New York's airports: clean, aggregate, file claims, ask, report.
+"""What the blizzard of February 2013 did to each airline of New York, and a claim filed for each.
 
-    perdure run docs/examples/report.py http://127.0.0.1:8000 \
-        --with docs/examples/flights.csv --grant http --grant ask
+An ordinary script: it reads a file, asks a service over HTTP once for every airline (a few at a time), asks a person
+to approve, and writes a report. Start it with
 
-This is ordinary Python, read from top to bottom. Nothing in it knows of crashes, retries or keys: ``http`` and ``ask``
-are the capabilities it was granted, and the service at the other end files each claim once.
+    perdure run docs/examples/report.py URL --with docs/examples/flights.csv --grant http --grant ask
 """
 
 import asyncio
 import csv
 import sys
 from collections import defaultdict
-from datetime import date
 from pathlib import Path
-from statistics import mean, median
 
-SERVICE = sys.argv[1]
-HERE = Path(__file__).parent
-LATE = 180  # minutes at arrival from which a flight counts as badly late
+service = sys.argv[1]
 
+# Read and clean.
+flights = []
+with open("flights.csv", newline="") as file:
+    for row in csv.DictReader(file):
+        late = row["arr_delay"]
+        flights.append(
+            {
+                "carrier": row["carrier"],
+                "cancelled": row["dep_time"] == "NA",
+                "late": None if late == "NA" else float(late),
+            }
+        )
+print(f"read {len(flights)} flights")
 
-def number(text):
-    """Missing readings are written NA."""
-    return None if text in {"", "NA"} else int(text)
-
-
-def clean(row):
-    scheduled = number(row["sched_dep_time"])
-    return {
-        "day": date(int(row["year"]), int(row["month"]), int(row["day"])),
-        "airline": row["carrier"].strip(),
-        "from": row["origin"],
-        "scheduled": f"{scheduled // 100:02}:{scheduled % 100:02}",
-        "cancelled": number(row["dep_time"]) is None,
-        "delay": number(row["arr_delay"]),
-    }
-
-
-with (HERE / "flights.csv").open(newline="") as file:
-    flights = [clean(row) for row in csv.DictReader(file)]
-cancelled = sum(flight["cancelled"] for flight in flights)
-print(f"{len(flights)} flights, {cancelled} cancelled, {min(f['day'] for f in flights)} to {max(f['day'] for f in flights)}")
-
-by_airline = defaultdict(list)
-by_day = defaultdict(list)
+# Aggregate.
+groups = defaultdict(list)
 for flight in flights:
-    by_airline[flight["airline"]].append(flight)
-    by_day[flight["day"]].append(flight)
+    groups[flight["carrier"]].append(flight)
 
 
-def summary(some):
-    delays = [flight["delay"] for flight in some if flight["delay"] is not None]
+def summary(carrier):
+    every = groups[carrier]
+    late = [flight["late"] for flight in every if flight["late"] is not None]
     return {
-        "flights": len(some),
-        "cancelled": sum(flight["cancelled"] for flight in some),
-        "badly_late": sum(delay >= LATE for delay in delays),
-        "median_delay": median(delays) if delays else None,
-        "mean_delay": round(mean(delays), 1) if delays else None,
+        "carrier": carrier,
+        "flights": len(every),
+        "cancelled": sum(flight["cancelled"] for flight in every),
+        "late": round(sum(late) / len(late), 1) if late else None,
     }
 
 
-airlines = {name: summary(some) for name, some in by_airline.items()}
-largest = sorted(airlines, key=lambda name: -airlines[name]["flights"])
-claims = {}
+summaries = [summary(carrier) for carrier in sorted(groups)]
+print(f"{len(summaries)} airlines, {sum(each['cancelled'] for each in summaries)} flights cancelled")
 
 
-def claim_of(name):
-    figures = airlines[name]
-    return {"airline": name, "cancelled": figures["cancelled"], "badly_late": figures["badly_late"]}
+# File a claim for each: the big ones one after another, the others three at a time.
+def shown(each, reply):
+    print(f"  {each['carrier']}: {each['cancelled']:4} of {each['flights']:4} cancelled, claim {reply['json']['claim']}")
+    return {**each, "claim": reply["json"]["claim"]}
 
 
-print("filing the claims of the large airlines, one after another")
-for name in largest[:6]:
-    reply = http.post_idempotent(f"{SERVICE}/claims", json=claim_of(name))
-    claims[name] = reply["json"]
-    print(f"  {name}  {claims[name]['claim']}  {claims[name]['amount']:>7,}")
+claims = []
+big = [each for each in summaries if each["flights"] >= 500]
+for each in big:
+    claims.append(shown(each, http.post_idempotent(f"{service}/claims", json=each)))
+
+gate = asyncio.Semaphore(3)
 
 
-async def file_claim(name):
-    """Two requests in a row for each airline, while those of the others are under way."""
-    reply = await http.post_idempotent(f"{SERVICE}/claims", json=claim_of(name))
-    claim = reply["json"]["claim"]
-    await http.post_idempotent(f"{SERVICE}/notices", json={"airline": name, "claim": claim})
-    return name, reply["json"]
+async def file_claim(each):
+    async with gate:
+        return each, await http.post_idempotent(f"{service}/claims", json=each)
 
 
-print("and those of the others all at once")
-for name, claim in await asyncio.gather(*(file_claim(name) for name in largest[6:])):
-    claims[name] = claim
-    print(f"  {name}  {claim['claim']}  {claim['amount']:>7,}")
+small = [each for each in summaries if each["flights"] < 500]
+for each, reply in await asyncio.gather(*[file_claim(each) for each in small]):
+    claims.append(shown(each, reply))
 
-total = sum(claim["amount"] for claim in claims.values())
-approved = ask(f"{len(claims)} claims over {total:,} dollars: send the report?", choices=["yes", "no"])
+# Ask, then write.
+total = sum(each["cancelled"] for each in claims)
+decision = ask(f"File {len(claims)} claims for {total} cancelled flights?", choices=["yes", "no"])
 
-lines = [
-    "# Flights from New York, 5 to 11 February 2013",
-    "",
-    f"{len(flights)} flights, {cancelled} cancelled. Report {'approved' if approved == 'yes' else 'held back'}.",
-    "",
-    "| day | flights | cancelled | median delay |",
-    "|---|--:|--:|--:|",
-]
-for day in sorted(by_day):
-    figures = summary(by_day[day])
-    lines.append(f"| {day:%a %d %b} | {figures['flights']} | {figures['cancelled']} | {figures['median_delay']} |")
-lines += ["", "| airline | flights | cancelled | badly late | claim | dollars |", "|---|--:|--:|--:|---|--:|"]
-for name in largest:
-    figures, claim = airlines[name], claims[name]
+lines = ["airline  flights  cancelled  mean delay  claim"]
+for each in sorted(claims, key=lambda each: -each["cancelled"]):
     lines.append(
-        f"| {name} | {figures['flights']} | {figures['cancelled']} | {figures['badly_late']} "
-        f"| {claim['claim']} | {claim['amount']:,} |"
+        f"{each['carrier']:7}  {each['flights']:7}  {each['cancelled']:9}  {each['late']!s:>10}  {each['claim']:5}"
     )
-lines.append(f"| all | {len(flights)} | {cancelled} | | {len(claims)} claims | {total:,} |")
-
+lines.append(f"approved: {decision}")
 report = "\n".join(lines) + "\n"
-(HERE / "report.md").write_text(report)
-print(report)
+Path("report.txt").write_text(report)
+print(report, end="")

@@ -189,6 +189,9 @@ def _class_state(cls: type) -> tuple[dict[str, Any], list[type]]:
     for name, value in vars(cls).items():
         if name in _MADE or name == "__slots__" or _is_own_descriptor(cls, value):
             continue
+        if name == "__replace__" and value is getattr(dataclasses, "_replace", None):
+            # A function of the library that other versions do not have; a load adds it where it exists.
+            continue
         attributes[name] = value
     annotate = vars(cls).get("__annotate_func__")
     if annotate is not None:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import copyreg
 import pickle
 import sys
+import types
 from typing import TYPE_CHECKING, Any
 
 from . import definitions, rebuild, recipes, sources
 from .hooks import HookTimeout, Watch
 
 if TYPE_CHECKING:
-    import types
     from collections.abc import Callable
 
     Reducer = Callable[["Reducers", Any], Any]
@@ -57,6 +57,7 @@ class Reducers:
         self.used_sources: set[str] = set()
         self.deep = False
         self._cells: dict[int, types.CellType] = {}
+        self._sentinels: dict[int, tuple[types.ModuleType, str]] | None = None
         # By identity: the hash of a type is its metaclass's business.
         self._by_type: dict[int, tuple[type, Reducer]] = {}
 
@@ -93,6 +94,22 @@ class Reducers:
         """Note that `thing` comes back as another object of the same meaning, and in what it differs."""
         self.findings.append(Finding(thing, "rebuilt", recipes.name_kind(thing), why))
 
+    def sentinel(self, thing: Any) -> tuple[types.ModuleType, str] | None:
+        """Return the module and name under which a library keeps the very object `thing`, if one does."""
+        kind = type(thing)
+        if kind is not object:
+            return _name_in(sys.modules.get(kind.__module__), thing)
+        if self._sentinels is None:
+            modules: list[Any] = list(sys.modules.values())
+            self._sentinels = {
+                id(value): (module, name)
+                for module in modules
+                if isinstance(module, types.ModuleType) and module.__name__ != "__main__"
+                for name, value in list(vars(module).items())
+                if type(value) is object
+            }
+        return self._sentinels.get(id(thing))
+
     def origin(self, code: types.CodeType) -> sources.Origin | None:
         """Return where `code` is defined, and keep that source in the image."""
         origin = sources.origin(code)
@@ -107,6 +124,15 @@ class Reducers:
     def owns_cell(self, cell: types.CellType) -> bool:
         """Say whether a function brings the contents of `cell`."""
         return id(cell) in self._cells
+
+
+def _name_in(module: types.ModuleType | None, thing: object) -> tuple[types.ModuleType, str] | None:
+    if module is None or module.__name__ == "__main__":
+        return None
+    for name, value in list(vars(module).items()):
+        if value is thing:
+            return module, name
+    return None
 
 
 class CPickler(Reducers, pickle.Pickler):
@@ -153,7 +179,22 @@ def reduce_by_hook(reducers: Reducers, thing: Any) -> Any:
         reduced = reducers.watch.call(registered, thing)
     else:
         reduced = reducers.watch.call(thing.__reduce_ex__, PROTOCOL)
+    if _is_bare(reduced):
+        # Nothing but its class: if a library compares with it by identity, it must be the library's own.
+        named = reducers.sentinel(thing)
+        if named is not None:
+            return rebuild.attribute, named
     return checked(reducers, thing, reduced)
+
+
+def _is_bare(reduced: Any) -> bool:
+    """Whether a reduction is that of an instance without any state."""
+    return (
+        type(reduced) is tuple
+        and reduced[0] is copyreg.__newobj__  # type: ignore[attr-defined]
+        and len(reduced[1]) == 1
+        and all(part is None for part in reduced[2:])
+    )
 
 
 def checked(reducers: Reducers, thing: Any, reduced: Any) -> Any:

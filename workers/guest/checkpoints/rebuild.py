@@ -200,6 +200,8 @@ def class_state(made: type, state: tuple[dict[str, Any], list[type]]) -> None:
         assign(made, name, value)
     for subclass in registered:
         abc.ABCMeta.register(typing.cast("abc.ABCMeta", made), subclass)
+    if "__dataclass_params__" in attributes and "__replace__" not in attributes and sys.version_info >= (3, 13):
+        assign(made, "__replace__", vars(dataclasses)["_replace"])
     if any(sources.is_stand_in(value) for value in attributes.values()):
         _generate_again(made)
     if "__firstlineno__" in attributes:
@@ -212,9 +214,9 @@ def _generate_again(made: type) -> None:
     parameters = vars(made).get("__dataclass_params__")
     if parameters is not None:
         for name, value in list(vars(made).items()):
-            if sources.is_stand_in(value) and value.__qualname__.startswith("__create_fn__"):
+            if sources.is_stand_in(value) and value.__code__.co_qualname.startswith("__create_fn__"):
                 type.__delattr__(made, name)
-        own = vars(made).get("__annotations__", {})
+        own = getattr(made, "__annotations__", {})
         for name, described in vars(made)["__dataclass_fields__"].items():
             if name in own:
                 type.__setattr__(made, name, described)

@@ -69,6 +69,11 @@ def members_folder(path: Path) -> Path:
     return path.with_name(path.name + "-members")
 
 
+def write_lock(folder: Path) -> Path:
+    """The file under whose lock all writes happen."""
+    return folder / "write.lock"
+
+
 class Database:
     """One SQLite connection to a store, for one thread at a time.
 
@@ -307,7 +312,7 @@ def open_lock(path: Path) -> int:
     folder = members_folder(path)
     try:
         folder.mkdir(exist_ok=True)
-        return os.open(folder / "write.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        return os.open(write_lock(folder), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             message = f"{path}: the disk is full; free some space and try again, nothing was lost"

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from .database import Database
+from .database import Database, write_lock
 from .delivery import Messages, anycast_address, unicast_address
 from .promises import TASK, Task, offer
 
@@ -42,9 +42,14 @@ class Peer(NamedTuple):
 
 def hold(folder: Path, name: str) -> int:
     """The descriptor of the lock that says a process lives; to be held before it is listed."""
-    lock = os.open(folder / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    return lock
+    path = folder / f"{name}.lock"
+    while True:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        # Between the two somebody may have swept the file away: a lock nobody can find is none.
+        if path.exists() and path.stat().st_ino == os.fstat(lock).st_ino:
+            return lock
+        os.close(lock)
 
 
 def join(db: Database, folder: Path, now: int, card: Card, messages: Messages) -> list[Peer]:
@@ -52,8 +57,8 @@ def join(db: Database, folder: Path, now: int, card: Card, messages: Messages) -
 
     Sets `db.member`. Tasks that waited for somebody of its group or address are offered to it.
     """
-    bury_dead(db, folder, now, messages)
-    others = peers(db)
+    others = bury_dead(db, folder, now, messages)
+    sweep(folder, {card.name, *(peer.name for peer in others)})
     db.member = db.insert(
         "INSERT INTO members (name, address, anycast, receives) VALUES (?, ?, ?, ?)",
         (card.name, card.address, card.anycast, int(card.receives)),
@@ -61,6 +66,20 @@ def join(db: Database, folder: Path, now: int, card: Card, messages: Messages) -
     if card.receives:
         offer_parked(db, now, card, messages)
     return others
+
+
+def sweep(folder: Path, listed: set[str]) -> None:
+    """Remove what processes left that were killed before they were listed."""
+    for file in folder.glob("*.lock"):
+        name = file.stem
+        if file != write_lock(folder) and name not in listed and not lives(folder, name):
+            remove_files(folder, name)
+
+
+def remove_files(folder: Path, name: str) -> None:
+    for suffix in ("lock", "sock"):
+        with suppress(FileNotFoundError):
+            (folder / f"{name}.{suffix}").unlink()
 
 
 def peers(db: Database) -> list[Peer]:
@@ -108,9 +127,7 @@ def bury(db: Database, folder: Path, now: int, member: int, messages: Messages) 
     held = db.all(f"SELECT {TASK} FROM tasks WHERE member = ? AND state IN ('pending', 'acquired')", (member,))
     for task in held:
         offer(db, now, Task(*task), messages)
-    for suffix in ("lock", "sock"):
-        with suppress(FileNotFoundError):
-            (folder / f"{name}.{suffix}").unlink()
+    remove_files(folder, name)
 
 
 def bury_dead(db: Database, folder: Path, now: int, messages: Messages) -> list[Peer]:

@@ -15,6 +15,7 @@ from typing import Any, Self
 import pytest
 
 from perdure.engine.store import SqliteConnection
+from perdure.engine.store.members import hold
 from perdure.engine.store.peers import Peers
 
 CHILD = Path(__file__).with_name("child.py")
@@ -132,6 +133,19 @@ async def test_a_process_killed_while_nobody_watched_is_buried_by_the_next(path:
     async with Member(path) as member:
         assert await member.offered() == ("t", 1)
     assert [file.name for file in Path(f"{path}-members").iterdir()] == ["write.lock"]
+
+
+async def test_files_of_a_process_killed_before_it_was_listed_are_swept_and_a_living_ones_are_not(path: Path) -> None:
+    async with Member(path):
+        folder = Path(f"{path}-members")
+        for name in ("dead.lock", "dead.sock"):
+            (folder / name).touch()
+        held = hold(folder, "coming")
+        async with Member(path, group="other"):
+            names = {file.name for file in folder.iterdir()}
+            assert "coming.lock" in names
+            assert len(names) == 6  # two members with two files each, the one that comes, the write lock
+        os.close(held)
 
 
 async def test_a_paused_process_that_comes_back_is_fenced(path: Path, children: list[Child]) -> None:

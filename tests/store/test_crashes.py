@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-KILLS = int(os.environ.get("PERDURE_KILLS", "200"))
+KILLS = int(os.environ.get("PERDURE_KILLS", "150"))
 HERE = Path(__file__).parent
 
 

@@ -122,7 +122,7 @@ class Capability:
         except NotPlain as error:
             first = error
         try:
-            return encode(self._reply.dump_python(value))
+            return encode(self._reply.dump_python(value, warnings="error"))
         except (NotPlain, ValueError, TypeError):
             raise BadReply(f"the reply of {self.name} cannot be recorded: {first}") from None
 

@@ -48,7 +48,7 @@ def retry_delay(capability: Capability, error: BaseException, retry: int) -> flo
     if isinstance(error, NotPerformed) or (
         capability.effect == "repeat" and isinstance(error, (CallTimeout, ConnectionError, TimeoutError))
     ):
-        return min(FIRST_DELAY * 2.0**retry, MAX_DELAY)
+        return min(FIRST_DELAY * 2.0 ** min(retry, 60), MAX_DELAY)
     return None
 
 

@@ -417,10 +417,16 @@ def _decode_dict(data: Any, depth: int) -> dict[Any, Any]:
 
 
 def _decode_complex(data: Any, _depth: int) -> complex:
-    real, imag = (_decode(item, 1) for item in data)
-    if type(real) is not float or type(imag) is not float:
+    real, imag = data
+    return complex(_part(real), _part(imag))
+
+
+def _part(data: Any) -> float:
+    if type(data) is dict and len(data) == 1:
+        return _decode_float(data.get("$float"), 0)
+    if type(data) is not float:
         raise ValueError
-    return complex(real, imag)
+    return data
 
 
 def _decode_float(data: Any, _depth: int) -> float:

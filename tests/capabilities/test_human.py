@@ -75,8 +75,18 @@ def test_what_of_a_schema_is_checked(value: Any, schema: Any, wrong: str | None)
 
 @pytest.mark.parametrize(
     "schema",
-    [5, {"type": 7}, {"type": "odd"}, {"type": [1, [2]]}, {"enum": 3}, {"required": 5}, {"required": "ab"}, {"items": 1}],
+    [
+        5,
+        {"type": 7},
+        {"type": "odd"},
+        {"type": [1, [2]]},
+        {"enum": 3},
+        {"required": 5},
+        {"required": "ab"},
+        {"items": 1},
+    ],
 )
 def test_a_schema_that_makes_no_sense_asks_for_nothing(schema: Any) -> None:
-    for value in (1, "a", {}, []):
+    values: tuple[Any, ...] = (1, "a", {}, [])
+    for value in values:
         assert mismatch(value, schema) is None

@@ -232,7 +232,7 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(FAILED)
-    except Exception as exc:
+    except Exception as exc:  # noqa: BLE001 - the last word on whatever went wrong
         line = is_expected(exc)
         if line is None:
             sys.stderr.write("perdure: this is a fault of perdure, not of your code:\n")

@@ -8,6 +8,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -15,6 +16,7 @@ from rich.tree import Tree
 
 from ..client import Client
 from ..errors import BadSubmission
+from .plain import plain
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,6 +38,9 @@ __all__ = [
     "show_tree",
 ]
 
+#: Columns where no terminal cuts the lines.
+UNCUT = 10_000
+
 _STYLES = {
     "pending": "yellow",
     "waiting": "yellow",
@@ -49,12 +54,22 @@ _STYLES = {
 }
 
 
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
 def _looking(state: Path) -> Client:
     return Client.open(state, worker=False, create=False)
 
 
 def _print_json(model: BaseModel) -> None:
-    print(model.model_dump_json())
+    typer.echo(model.model_dump_json())
+
+
+def _console() -> Console:
+    """Return a console that fits a terminal, and cuts nothing where there is none."""
+    return Console() if sys.stdout.isatty() else Console(width=UNCUT)
 
 
 def _table(headers: list[str], rows: list[list[str]]) -> None:
@@ -62,8 +77,8 @@ def _table(headers: list[str], rows: list[list[str]]) -> None:
     for header in headers:
         table.add_column(header, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
-    Console(soft_wrap=not sys.stdout.isatty()).print(table)
+        table.add_row(*(Text(plain(cell), style=_STYLES.get(cell, "")) for cell in row))
+    _console()._say(table)
 
 
 def ago(then: int | None, now: float | None = None) -> str:
@@ -120,10 +135,10 @@ async def list_pending(state: Path, *, json: bool) -> None:
             _print_json(call)
         return
     if not calls:
-        print("nothing waits for an answer")
+        typer.echo("nothing waits for an answer")
         return
     _table(["CALL", "ASKS", "PROMPT", "SINCE"], [[c.id, c.name, c.prompt, ago(c.asked_at)] for c in calls])
-    print(f"\nanswer with: perdure answer {calls[0].id} VALUE")
+    typer.echo(f"\nanswer with: perdure answer {calls[0].id} VALUE")
 
 
 async def list_variables(state: Path, session: str, *, json: bool) -> None:
@@ -145,7 +160,7 @@ async def show_output(state: Path, execution: str, offset: int, *, follow: bool,
             if event.type != "output":
                 continue
             if json:
-                print(event.model_dump_json(), flush=True)
+                typer.echo(event.model_dump_json())
                 continue
             stream = sys.stderr if event.stream == "stderr" else sys.stdout
             stream.write(event.text)
@@ -163,21 +178,21 @@ async def answer(state: Path, call: str, value: str, *, as_json: bool) -> None:
             raise BadSubmission(msg) from None
     async with _looking(state) as client:
         await client.answer(call, data)
-    print(f"answered {call}")
+    typer.echo(f"answered {call}")
 
 
 async def fail(state: Path, call: str, message: str) -> None:
     """Fail a call."""
     async with _looking(state) as client:
         await client.fail(call, message)
-    print(f"failed {call}")
+    typer.echo(f"failed {call}")
 
 
 async def cancel(state: Path, execution: str) -> None:
     """Ask for an execution to be stopped."""
     async with _looking(state) as client:
         await client.execution(execution).cancel()
-    print(f"asked for {execution} to be stopped; 'perdure show {execution}' says what became of it")
+    typer.echo(f"asked for {execution} to be stopped; 'perdure show {execution}' says what became of it")
 
 
 async def show_tree(state: Path, execution: str, *, json: bool) -> None:
@@ -187,12 +202,14 @@ async def show_tree(state: Path, execution: str, *, json: bool) -> None:
     if json:
         _print_json(tree)
         return
-    Console(soft_wrap=not sys.stdout.isatty()).print(_drawn(tree))
+    _console()._say(_drawn(tree))
 
 
 def _drawn(node: TreeNode) -> Tree:
     drawn = Tree(_line(node))
     for child in node.children:
+        if child.kind == "cancel" and child.state == "pending":
+            continue  # every execution has one, so that it can be asked to stop
         drawn.children.append(_drawn(child))
     return drawn
 
@@ -200,7 +217,7 @@ def _drawn(node: TreeNode) -> Tree:
 def _line(node: TreeNode) -> Text:
     line = Text(f"{node.id}  ")
     line.append(f"{node.kind}  ", style="dim")
-    line.append(node.label)
+    line.append(plain(node.label))
     if node.path:
         line.append(f"  {node.path}", style="dim")
     if node.kind not in ("output", "death"):
@@ -217,14 +234,14 @@ async def doctor(*, json: bool) -> int:
     probe = importlib.import_module("perdure.workers.confine.probe")
     found = probe.probe_all()
     if json:
-        print(json_text.dumps(found.to_json()))
+        typer.echo(json_text.dumps(found.to_json()))
     else:
         for layer in (found.seccomp, found.landlock, found.namespaces):
             mark = "ok     " if layer.available else "missing"
-            print(f"{mark} {layer.layer}" + (f": {layer.reason}" if layer.reason else ""))
+            typer.echo(f"{mark} {layer.layer}" + (f": {layer.reason}" if layer.reason else ""))
             if not layer.available:
                 for way in layer.ways_out:
-                    print(f"        - {way}")
+                    typer.echo(f"        - {way}")
         for note in found.notes:
-            print(f"note    {note}")
+            typer.echo(f"note    {note}")
     return 0 if found.seccomp.available and found.landlock.available else 1

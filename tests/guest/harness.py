@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import select
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -112,16 +112,8 @@ class Host:
         self._sock, theirs = socket.socketpair()
         with tempfile.TemporaryFile() as log, theirs:
             self.log = os.dup(log.fileno())
-            self.process = subprocess.Popen(
-                ["/bin/sh", "-c", f'exec "$@" 3<&{theirs.fileno()}', "sh", *argv(python)],
-                env=environment(self.config),
-                cwd=self.workspace,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,
-            )
+            self.pid = _spawn(python, self.config, theirs.fileno(), self.log)
+        self._status: int | None = None
         self._decoder = Decoder()
         self.streams = Streams()
         self._next_stream = 0
@@ -134,11 +126,22 @@ class Host:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.wait()
+        if self._status is None:
+            os.kill(self.pid, signal.SIGKILL)
+            self.wait()
         self._sock.close()
         os.close(self.log)
         self._folder.cleanup()
+
+    def wait(self) -> int:
+        """Return the exit code of the guest, negative for a signal, once it has ended."""
+        if self._status is None:
+            self._status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return self._status
+
+    def leave(self) -> None:
+        """Close our end of the channel."""
+        self._sock.close()
 
     def send(self, message: dict[str, Any]) -> None:
         self._sock.sendall(message_frame(message))
@@ -160,9 +163,12 @@ class Host:
             left = until - time.monotonic()
             if left <= 0 or not select.select([self._sock], [], [], left)[0]:
                 return None
-            data = self._sock.recv(1 << 20)
+            try:
+                data = self._sock.recv(1 << 20)
+            except ConnectionResetError:
+                data = b""
             if not data:
-                code = self.process.wait(PATIENCE)
+                code = self.wait()
                 msg = f"the guest is gone ({code}): {self.printed()}"
                 raise EOFError(msg)
             for frame in self._decoder.feed(data):
@@ -185,8 +191,8 @@ class Host:
         """Send an execution without waiting for anything."""
         self.number += 1
         execution = f"{self.session}@{self.number}"
-        message = {"t": "execute", "execution": execution, "code": code, "filename": f"<{execution}>", "argv": []}
-        message.update(flags={}, step=0, **fields)
+        message: dict[str, Any] = {"t": "execute", "execution": execution, "code": code, "filename": None, "argv": []}
+        message |= {"flags": {}, "step": 0, "grants": GRANTS, **fields}
         if replay is not None:
             data = json.dumps(replay).encode()
             message["replay_stream"] = self.send_stream(data)
@@ -228,7 +234,7 @@ class Host:
 
     def cancel(self) -> None:
         self.send({"t": "cancel"})
-        os.kill(self.process.pid, signal.SIGUSR1)
+        os.kill(self.pid, signal.SIGUSR1)
 
     def idle(self, seen: list[dict[str, Any]] | None = None) -> dict[str, Any]:
         return self.until("idle", seen)
@@ -238,3 +244,17 @@ def recorded(entered: Iterable[list[Any]], outcomes: dict[str, Any]) -> dict[str
     """Return the replay for reported deliveries, with the outcomes of calls by path."""
     deliveries = [[*item, outcomes[item[1]]] if item[0] == "r" else item for item in entered]
     return {"deliveries": deliveries, "timers": {}, "consumed": len(deliveries)}
+
+
+def _spawn(python: str, config: dict[str, Any], channel: int, log: int) -> int:
+    high = fcntl.fcntl(channel, fcntl.F_DUPFD_CLOEXEC, 64)
+    nowhere = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    actions = [(os.POSIX_SPAWN_DUP2, fd, target) for fd, target in ((nowhere, 0), (log, 1), (log, 2), (high, 3))]
+    folder = os.open(".", os.O_RDONLY)
+    try:
+        os.chdir(config["workspace"])
+        return os.posix_spawn(python, argv(python), environment(config), file_actions=actions, setsid=True)
+    finally:
+        os.fchdir(folder)
+        for fd in (folder, high, nowhere):
+            os.close(fd)

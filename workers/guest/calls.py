@@ -43,8 +43,7 @@ class Call(Future):
         self._perdure_path = path
         self._perdure_line = line
         self._perdure_file = filename
-        self._perdure_awaited = False
-        self._perdure_steps: Generator[Any, None, Any] | None = None
+        self.perdure_awaited = False
 
     def perdure_deliver(self, outcome: dict[str, Any]) -> None:
         """Take the outcome."""
@@ -62,34 +61,21 @@ class Call(Future):
         return super().cancel(msg)
 
     def __await__(self) -> Generator[Any, None, Any]:
-        self._perdure_awaited = True
+        self.perdure_awaited = True
         return super().__await__()
 
     __iter__ = __await__
 
     def add_done_callback(self, fn: Any, /, **options: Any) -> None:
-        self._perdure_awaited = True
+        self.perdure_awaited = True
         super().add_done_callback(fn, **options)
 
-    # -- what makes asyncio.create_task() take it for a coroutine
-
-    def send(self, value: Any) -> Any:
-        return self._perdure_step().send(value)
-
-    def throw(self, *exception: Any) -> Any:
-        return self._perdure_step().throw(*exception)
-
-    def close(self) -> None:
-        if self._perdure_steps is not None:
-            self._perdure_steps.close()
-
-    def _perdure_step(self) -> Generator[Any, None, Any]:
-        if self._perdure_steps is None:
-            self._perdure_steps = self.__await__()
-        return self._perdure_steps
+    async def perdure_coroutine(self) -> Any:
+        """Return the reply: what the loop makes a task of, as ``create_task`` takes coroutines only."""
+        return await self
 
     def __del__(self) -> None:
-        if not self._perdure_awaited and not self.cancelled():
+        if not self.perdure_awaited and not self.cancelled():
             text = f"the call of {self._perdure_name} in line {self._perdure_line} was never awaited"
             warnings.warn_explicit(text, RuntimeWarning, self._perdure_file, self._perdure_line)
             if self.done():

@@ -60,7 +60,14 @@ def install(seed: int) -> None:
         """Return bytes drawn from the session's seed."""
         return stream.read(size)
 
+    def getrandom(size: int, flags: int = 0) -> bytes:
+        """Return bytes drawn from the session's seed; it never blocks, whatever the flags."""
+        del flags
+        return stream.read(size)
+
     os.urandom = urandom
+    if hasattr(os, "getrandom"):
+        os.getrandom = getrandom
     random._urandom = urandom  # type: ignore[attr-defined]
     seed_random = random.Random.seed
 

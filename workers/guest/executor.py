@@ -34,6 +34,8 @@ class Outcome:
     def __init__(self) -> None:
         self.status = "ok"
         self.value: Any = None
+        #: Whether the last statement was an expression.
+        self.valued = False
         self.error: BaseException | None = None
         self.code: int | None = None
         self.line: int | None = None
@@ -86,11 +88,19 @@ class Executor:
         asyncio.set_event_loop(self.loop)
         self.loop.begin()
         self.before(unit.line)
-        value = self.context.run(eval, unit.code, self._namespace)
-        if unit.awaits and inspect.iscoroutine(value):
-            value = self._await(value)
+        try:
+            value = self.context.run(eval, unit.code, self._namespace)
+            if unit.awaits and inspect.iscoroutine(value):
+                value = self._await(value)
+        except BaseException as error:
+            # Between us and the statement lie frames of asyncio, which a traceback of Python would not have.
+            step = error.__traceback__
+            while step is not None and step.tb_frame.f_code is not unit.code:
+                step = step.tb_next
+            error.__traceback__ = step or error.__traceback__
+            raise
         if unit.valued:
-            outcome.value = value
+            outcome.value, outcome.valued = value, True
 
     def _await(self, coroutine: Any) -> Any:
         task = self.loop.foreground(coroutine, self.context)

@@ -13,6 +13,7 @@ import heapq
 import itertools
 import select
 import selectors
+import weakref
 from asyncio import events
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -38,6 +39,14 @@ class Births:
     def __init__(self) -> None:
         self.numbers = itertools.count(1)
         self.names = 0
+
+    def state(self) -> int:
+        """Return what a checkpoint keeps. Objects restored keep no number, so new ones may begin at 1 again."""
+        return self.names
+
+    def set_state(self, state: int) -> None:
+        """Go on where a checkpoint was."""
+        self.names = state
 
 
 births = Births()
@@ -132,6 +141,8 @@ class GuestLoop(asyncio.SelectorEventLoop):
     def create_task(self, coro: Any, **options: Any) -> Any:
         self._check_closed()  # type: ignore[attr-defined]
         node = self.family.current().child()
+        if isinstance(coro, Future) and hasattr(coro, "perdure_coroutine"):
+            coro = coro.perdure_coroutine()
         if options.get("name") is None:
             births.names += 1
             options["name"] = f"Task-{births.names}"
@@ -226,6 +237,19 @@ class GuestLoop(asyncio.SelectorEventLoop):
     def expect(self, path: str, deliver: Callable[[dict[str, Any]], None]) -> None:
         """Have the reply to that call delivered to ``deliver``."""
         self._calls[path] = deliver
+
+    def drop_unawaited(self) -> None:
+        """The execution ends: let go of calls that nobody ever awaited and nobody keeps; they say so themselves."""
+        for path in list(self._calls):
+            call = weakref.ref(self._calls[path].__self__)  # type: ignore[attr-defined]
+            if call().perdure_awaited:
+                continue
+            del self._calls[path]
+            kept = call()
+            if kept is None:
+                self.hub.forget(path)
+            else:
+                self._calls[path] = kept.perdure_deliver
 
     def abandon(self, path: str) -> None:
         """Nobody waits for the reply to that call any more."""

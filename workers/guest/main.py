@@ -9,16 +9,18 @@ from __future__ import annotations
 import asyncio
 import builtins
 import faulthandler
-import importlib.util
+import gc
 import json
 import os
+import struct
 import sys
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from . import entropy, loop, result
+from . import checkpoint, entropy, loop, result
 from .calls import Calls
 from .channel import Channel
+from .checkpoints import ambient
 from .executor import Executor
 from .hub import Hub
 from .lineage import Family
@@ -27,6 +29,7 @@ from .output import NoInput, Output
 from .signals import Critical
 from .signals import install as install_signals
 from .threads import Threads
+from .wire import WireError
 
 if TYPE_CHECKING:
     from .executor import Outcome
@@ -44,6 +47,12 @@ VALUE_MAX = 1 << 30
 #: Defaults of limits that the config leaves out.
 OUTPUT_CHARACTERS = 64 << 20
 REPR_CHARACTERS = 10_000
+
+#: The image a guest sends: this header, what the runtime carries over as JSON, the namespace image.
+_IMAGE = struct.Struct(">4sI")
+_MAGIC = b"PGI2"
+#: Names that belong to the module ``__main__``, not to the code.
+MODULE_NAMES = frozenset({"__name__", "__builtins__", "__doc__", "__loader__", "__package__", "__spec__", "__file__"})
 
 
 class Guest:
@@ -103,7 +112,8 @@ class Guest:
             answers[message["t"]](message)
 
     def _execute(self, message: Message) -> None:
-        execution, filename = message["execution"], message["filename"]
+        execution = message["execution"]
+        filename = message.get("filename") or f"<{execution}>"
         number = int(execution.rpartition("@")[2]) if "@" in execution else 0
         code_stream = message.get("code_stream")
         if code_stream is not None:
@@ -116,38 +126,42 @@ class Guest:
             self.calls.grant(message["grants"])
         self.sources.add(filename, message["code"])
         self.namespace.keep_input(number, message["code"])
-        self._arguments(filename, message.get("argv") or [])
+        if message.get("filename"):
+            self._as_script(filename, message.get("argv") or [])
         self.output.begin(self._output_limit)
         self.family.begin(execution)
         self.hub.begin(execution, recorded)
         outcome = self.executor.run(message["code"], filename)
-        self._done(number, outcome)
+        self._done(number, filename, outcome)
 
-    def _arguments(self, filename: str, argv: list[str]) -> None:
-        """Set what a script sees of how it was started, as ``python FILE`` does."""
-        if filename.startswith("<"):
-            return
-        self.namespace.dict["__file__"] = filename
-        sys.argv = list(argv) or [filename]
-        sys.path[0] = os.path.dirname(os.path.abspath(filename))  # noqa: PTH100, PTH120 - as CPython makes it, text
+    def _as_script(self, filename: str, argv: list[str]) -> None:
+        """Set what a script sees of how it was started, as ``python FILE ARGUMENTS`` does."""
+        path = os.path.join(self._config["workspace"], filename)
+        self.namespace.dict["__file__"] = path
+        sys.argv = argv or [filename]
+        sys.path[0] = os.path.dirname(path)
 
-    def _done(self, number: int, outcome: Outcome) -> None:
+    def _done(self, number: int, filename: str, outcome: Outcome) -> None:
         self.sources.register_all()
         message: Message = {"t": "done", "status": outcome.status, "line": outcome.line}
         self.calls.refused = "a result is being described"
         names = self.namespace.dict
         names["_exception"], names["_exit_code"] = outcome.error, outcome.code
         if outcome.error is not None:
-            message["error"] = result.describe_error(outcome.error, self._is_user_file)
+            message["error"] = result.describe_error(outcome.error, filename)
             if outcome.status == "exit":
                 message["code"] = outcome.code
                 if isinstance(outcome.error, SystemExit) and not isinstance(outcome.error.code, (int, type(None))):
                     print(outcome.error.code, file=sys.stderr)
-        else:
+        elif outcome.valued:
             self._value(number, outcome.value, message)
         self.calls.refused = ""
+        outcome.value = None
+        self.executor.loop.drop_unawaited()
+        if self.output.cut:
+            what = f"output was cut: {self.output.cut} characters beyond the limit of {self._output_limit}"
+            message["notes"] = [what]
         message["left"] = [*self._tasks_left(), *self.threads.names()]
-        outcome.error = None
         self.hub.finish_replay()
         self.hub.end()
         self.hub.send(message)
@@ -170,19 +184,46 @@ class Guest:
         return sorted(task.get_name() for task in asyncio.all_tasks(self.executor.loop) if not task.done())
 
     def _checkpoint(self, _message: Message) -> None:
-        from . import checkpoint
-
-        dump = checkpoint.dump(self.namespace.dict, live=self._live())
-        stream = self._channel.send_stream(dump.data)
-        self.hub.send({"t": "checkpoint", "stream": stream, "names": [each.as_data() for each in dump.names]})
+        self.calls.refused = "a checkpoint is being made"
+        state = json.dumps(self._state()).encode()
+        dump = checkpoint.dump(self.namespace.dict, protected=MODULE_NAMES, live=self._live())
+        self.output.flush()
+        stream = self._channel.send_stream(b"".join((_IMAGE.pack(_MAGIC, len(state)), state, dump.data)))
+        self.calls.refused = ""
+        self.hub.send({"t": "checkpoint", "stream": stream, "names": self._names(dump.names)})
 
     def _restore(self, message: Message) -> None:
-        from . import checkpoint
-
-        data = bytearray(self._channel.streams.take(message["stream"]))
-        names = checkpoint.load(data, self.namespace.dict, protected=frozenset(), live=self._live())
+        data = self._channel.streams.take(message["stream"])
+        magic, size = _IMAGE.unpack_from(data)
+        if magic != _MAGIC:
+            msg = "this is not an image of a guest"
+            raise WireError(msg)
+        start = _IMAGE.size + size
+        image = bytearray(memoryview(data)[start:])
+        names = checkpoint.load(image, self.namespace.dict, protected=MODULE_NAMES, live=self._live())
+        self._set_state(json.loads(data[_IMAGE.size : start]))
         self.namespace.restored()
-        self.hub.send({"t": "restored", "names": [each.as_data() for each in names]})
+        self.hub.send({"t": "restored", "names": self._names(names)})
+
+    def _state(self) -> dict[str, Any]:
+        """Return what the runtime itself carries over: none of it may be read before the checkpoint's hooks run."""
+        return {
+            "entropy": entropy.get_state(),
+            "futures": self.executor.flags,
+            "births": loop.births.state(),
+            "sources": self.sources.state(),
+        }
+
+    def _set_state(self, state: dict[str, Any]) -> None:
+        entropy.set_state(state["entropy"])
+        self.executor.flags = state["futures"]
+        loop.births.set_state(state["births"])
+        for filename, code in state["sources"]:
+            self.sources.add(filename, code)
+
+    @staticmethod
+    def _names(names: list[checkpoint.NameReport]) -> list[dict[str, Any]]:
+        return [each.as_data() for each in names if each.name not in ENGINE_INTERNALS]
 
     def _live(self) -> dict[str, object]:
         return {"loop": self.executor.loop}
@@ -201,10 +242,9 @@ def main() -> None:
     isolation: dict[str, Any] = {"level": "none"}
     if config.get("isolation") is not None:
         isolation = _confine(config["isolation"], keep)
-    if importlib.util.find_spec(f"{__package__}.checkpoint") is not None:
-        from .checkpoints import ambient
-
-        ambient.reborn()
+    ambient.reborn()
+    gc.collect()
+    gc.freeze()
     version = ".".join(map(str, sys.version_info[:3]))
     guest.hub.send({"t": "ready", "pid": os.getpid(), "python": version, "protocol": PROTOCOL, "isolation": isolation})
     guest.serve()

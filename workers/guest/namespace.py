@@ -115,5 +115,9 @@ class Sources:
             if filename not in linecache.cache:
                 self.register(filename)
 
+    def state(self) -> list[tuple[str, str]]:
+        """Return what a checkpoint keeps."""
+        return list(self._kept.items())
+
     def __contains__(self, filename: object) -> bool:
         return filename in self._kept

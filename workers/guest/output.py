@@ -98,6 +98,8 @@ class Output:
         self._send = send
         self._limit = limit
         self._sent = 0
+        #: Characters that were cut in this execution.
+        self.cut = 0
         self._held: dict[int, deque[bytes]] = {1: deque(), 2: deque()}
         self._size = {1: 0, 2: 0}
         self._decoders = {fd: codecs.getincrementaldecoder("utf-8")("backslashreplace") for fd in _NAMES}
@@ -121,7 +123,7 @@ class Output:
     def begin(self, limit: int) -> None:
         """Start counting for an execution."""
         self._limit = limit
-        self._sent = 0
+        self._sent = self.cut = 0
 
     def write(self, fd: int, data: bytes) -> int:
         """Take bytes of a stream."""
@@ -170,9 +172,11 @@ class Output:
         text = self._decoders[fd].decode(data)
         room = self._limit - self._sent
         if room < 0:
+            self.cut += len(text)
             return
         self._sent += len(text)
         if len(text) > room:
+            self.cut += len(text) - room
             text = f"{text[:room]}\n[output cut: more than {self._limit} characters in one execution]\n"
             self._sent = self._limit + 1
         for start in range(0, len(text), WRITE_MAX):

@@ -91,8 +91,8 @@ def encoded(value: Any) -> tuple[bool, Any]:
         return False, None
 
 
-def describe_error(error: BaseException, is_user_file: Callable[[str], bool]) -> dict[str, Any]:
-    """Return an exception as data: type, module, message, traceback, line and notes."""
+def describe_error(error: BaseException, filename: str) -> dict[str, Any]:
+    """Return an exception as data: type, module, message, traceback, notes, and the line in the submission."""
     kind = type(error)
     try:
         text, message, notes = within(REPR_SECONDS, lambda: _texts(error))
@@ -108,7 +108,7 @@ def describe_error(error: BaseException, is_user_file: Callable[[str], bool]) ->
         "module": kind.__module__,
         "message": _clean(message[:MESSAGE_MAX]),
         "traceback": _clean(text),
-        "line": _line(error, is_user_file),
+        "line": _line(error, filename),
         "notes": [_clean(note[:MESSAGE_MAX]) for note in notes],
     }
 
@@ -135,11 +135,11 @@ def _chain(report: traceback.TracebackException) -> Iterator[traceback.Traceback
         stack += each.exceptions or []
 
 
-def _line(error: BaseException, is_user_file: Callable[[str], bool]) -> int | None:
-    line = error.lineno if isinstance(error, SyntaxError) and is_user_file(error.filename or "") else None
+def _line(error: BaseException, filename: str) -> int | None:
+    line = error.lineno if isinstance(error, SyntaxError) and error.filename == filename else None
     step = error.__traceback__
     while step is not None:
-        if is_user_file(step.tb_frame.f_code.co_filename):
+        if step.tb_frame.f_code.co_filename == filename:
             line = step.tb_lineno
         step = step.tb_next
     return line

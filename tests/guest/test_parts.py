@@ -1,0 +1,146 @@
+"""The pure parts: frames, recorded deliveries, compilation."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from perdure.workers.guest.compiler import Cache, compile_source
+from perdure.workers.guest.replay import Deliveries
+from perdure.workers.guest.wire import MAX_FRAME, Chunk, Decoder, Streams, WireError, chunk_frames, message_frame
+
+messages = st.dictionaries(st.text(), st.none() | st.integers() | st.text(), max_size=4).map(lambda d: {**d, "t": "x"})
+frames = messages | st.builds(Chunk, st.integers(0, 2**32 - 1), st.binary(min_size=1, max_size=300))
+
+
+@given(st.lists(frames, max_size=8), st.lists(st.integers(1, 50), min_size=1))
+def test_frames_survive_any_cuts(items: list[dict[str, object] | Chunk], cuts: list[int]) -> None:
+    data = b"".join(
+        b"".join(chunk_frames(each.stream, each.data)) if isinstance(each, Chunk) else message_frame(each)
+        for each in items
+    )
+    decoder, got, start, turn = Decoder(), [], 0, 0
+    while start < len(data):
+        size = cuts[turn % len(cuts)]
+        got += decoder.feed(data[start : start + size])
+        start, turn = start + size, turn + 1
+    assert got == items
+    assert decoder.pending() == 0
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        (MAX_FRAME + 1).to_bytes(4) + b"\0",
+        b"\0\0\0\0\0",
+        b"\0\0\0\3\0{}",
+        b"\0\0\0\3\0[]",
+        b"\0\0\0\2\0{",
+        b"\0\0\0\2\7x",
+        b"\0\0\0\2\1x",
+        b"\xff\xff\xff\xff\0",
+    ],
+)
+def test_what_is_not_a_frame_is_refused(data: bytes) -> None:
+    with pytest.raises(WireError):
+        Decoder().feed(data)
+
+
+@given(st.binary(max_size=200))
+def test_noise_is_refused_or_waits(data: bytes) -> None:
+    decoder = Decoder()
+    try:
+        decoder.feed(data)
+    except WireError:
+        return
+    assert decoder.pending() <= len(data)
+
+
+def test_streams_are_bounded_by_what_was_announced() -> None:
+    streams = Streams()
+    streams.announce(1, 3)
+    with pytest.raises(WireError):
+        streams.announce(1, 3)
+    with pytest.raises(WireError):
+        streams.add(Chunk(2, b"x"))
+    streams.add(Chunk(1, b"ab"))
+    with pytest.raises(WireError):
+        streams.add(Chunk(1, b"cd"))
+    streams.announce(3, 2)
+    streams.add(Chunk(3, b"ok"))
+    assert streams.take(3) == b"ok"
+    with pytest.raises(WireError):
+        streams.take(3)
+
+
+def test_deliveries_are_numbered_on_from_the_recorded() -> None:
+    deliveries = Deliveries({"deliveries": [["r", "main.0", 0, {"value": 1}], ["t", "main~0", 64]], "consumed": 7})
+    assert (deliveries.consumed, deliveries.left) == (5, 2)
+    assert deliveries.wants("r", "main.0")
+    assert deliveries.replayed().outcome == {"value": 1}
+    assert deliveries.replayed().turns == 64
+    deliveries.entered("r", "main.1", 0)
+    assert deliveries.report() == {"at": 7, "items": [["r", "main.1", 0]]}
+    assert deliveries.report() is None
+    deliveries.entered("t", "main~1", 0)
+    assert deliveries.report() == {"at": 8, "items": [["t", "main~1", 0]]}
+
+
+@pytest.mark.parametrize(
+    ("code", "awaits"),
+    [
+        ("await x", True),
+        ("y = await x", True),
+        ("f(a, *[await x])", True),
+        ("[await x for x in y]", True),
+        ("[x async for x in y]", True),
+        ("{1: await x}", True),
+        ("1 if await x else 2", True),
+        ("for i in await x: pass", True),
+        ("async for i in x: pass", True),
+        ("async with x: pass", True),
+        ("with x:\n    await y", True),
+        ("f'{await x}'", True),
+        ("async def f():\n    await x", False),
+        ("lambda: (yield)", False),
+        ("class A:\n    async def f(self): await x", False),
+        ("x = 1", False),
+    ],
+)
+def test_only_awaits_of_the_module_itself_count(code: str, awaits: bool) -> None:
+    assert compile_source(code, "<t>").units[-1].awaits is awaits
+
+
+def test_programs_are_cached_and_failures_are_not() -> None:
+    cache = Cache(size=2)
+    for code in ("1", "1", "2", "3", "1"):
+        cache.get(code, "<t>", 0)
+    assert (cache.hits, cache.misses) == (1, 4)
+    with pytest.raises(SyntaxError):
+        cache.get("(", "<t>", 0)
+    assert cache.misses == 5
+
+
+def test_a_late_future_statement_and_a_late_global_are_errors_of_the_whole() -> None:
+    for code in ("x = 1\nfrom __future__ import annotations", "x = 1\nglobal x"):
+        with pytest.raises(SyntaxError):
+            compile_source(code, "<t>")
+
+
+def test_docstrings_are_of_the_first_statement_only() -> None:
+    assert compile_source("'doc'\nx = 1", "<t>").doc == "doc"
+    assert compile_source("x = 1\n'no'\nx", "<t>").doc is None
+
+
+def test_code_too_deep_for_a_tree_still_compiles() -> None:
+    assert compile_source("x = 1" + "+1" * 500, "<t>").units
+
+
+def test_messages_are_plain_json() -> None:
+    frame = message_frame({"t": "x", "text": "é\ud800"})
+    assert json.loads(frame[5:]) == {"t": "x", "text": "é\ud800"}
+    with pytest.raises(WireError):
+        message_frame({"t": "x", "text": "y" * MAX_FRAME})

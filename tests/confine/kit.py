@@ -88,7 +88,14 @@ class Guest:
     """One guest process with its channel; a context manager that leaves nothing behind."""
 
     def __init__(
-        self, policy: Policy, code: str, *, before: str = "", wrap: tuple[str, ...] = (), folder: Path = Path("/")
+        self,
+        policy: Policy,
+        code: str,
+        *,
+        before: str = "",
+        wrap: tuple[str, ...] = (),
+        folder: Path = Path("/"),
+        keep: tuple[int, ...] = (),
     ) -> None:
         """Start it; `before` runs in the guest ahead of confinement, `wrap` is put before its command line.
 
@@ -106,7 +113,7 @@ class Guest:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            pass_fds=(there.fileno(),),
+            pass_fds=(there.fileno(), *keep),
             start_new_session=True,
         )
         there.close()

@@ -1,0 +1,64 @@
+"""The attack list, at every level and identity, with its effects on the host looked for."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from . import battle
+from .attacks import FAKED, SUCCEEDS, VARIES
+from .battle import EVERY, Battle, battles
+
+# Killed by the filter: seen directly, or through bubblewrap as 128 plus the signal.
+KILLED = ("ended by -31", "ended by 159")
+
+
+@pytest.fixture(scope="session")
+def found() -> Iterator[dict[Battle, dict[str, Any]]]:
+    # Not beneath pytest's own folder, which only its owner may enter.
+    with tempfile.TemporaryDirectory(prefix="perdure-battles-") as folder:
+        Path(folder).chmod(0o755)
+        yield battle.fight(Path(folder).resolve())
+
+
+@pytest.mark.parametrize("host", battles(), ids=str)
+def test_every_attack_ends_as_expected(found: dict[Battle, dict[str, Any]], host: Battle) -> None:
+    outcomes: dict[str, str] = found[host]["outcomes"]
+    assert outcomes.keys() == EVERY.keys()
+    wrong = {}
+    for name, attack in EVERY.items():
+        wanted, outcome = battle.expected(attack, host.level), outcomes[name]
+        if wanted == VARIES or (wanted == FAKED and outcome in {SUCCEEDS, "ENOENT", "EROFS"}):
+            continue
+        if (outcome == SUCCEEDS) != (wanted == SUCCEEDS) or (outcome.startswith("ended") and outcome not in KILLED):
+            wrong[name] = (wanted, outcome)
+    assert wrong == {}
+
+
+@pytest.mark.parametrize("host", battles(), ids=str)
+def test_the_guest_that_attacked_still_worked(found: dict[Battle, dict[str, Any]], host: Battle) -> None:
+    assert set(found[host]["controls"].values()) == {True}
+
+
+@pytest.mark.parametrize("host", [host for host in battles() if host.level != "process"], ids=str)
+def test_nothing_was_done_to_a_strict_host(found: dict[Battle, dict[str, Any]], host: Battle) -> None:
+    assert [name for name, seen in found[host]["effects"].items() if seen] == []
+    assert found[host]["survivors"] == 0
+
+
+def test_what_was_done_is_seen_where_nothing_prevents_it(found: dict[Battle, dict[str, Any]]) -> None:
+    host = Battle("ordinary", "process")
+    assert [name for name, seen in found[host]["effects"].items() if not seen] == []
+    assert found[host]["survivors"] == 1
+
+
+def test_the_ordinary_user_is_one(found: dict[Battle, dict[str, Any]]) -> None:
+    assert all(found[host]["report"]["uid"] != 0 for host in battles() if host.identity == "ordinary")
+
+
+def test_the_document_says_what_the_run_showed(found: dict[Battle, dict[str, Any]]) -> None:
+    assert battle.documented() == battle.table(found), "run: make security-table, or battle.document()"

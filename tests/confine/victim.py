@@ -1,0 +1,240 @@
+"""The host that is attacked: a program of its own, so that it may be an ordinary user, and be harmed.
+
+It sets out what a host has (secrets, sockets, a sibling guest), starts real guests at one level, lets them run the
+attack list, looks at itself and its files for what was done to it, and prints all of it as JSON.
+
+Usage: victim.py FOLDER LEVEL [UID PATH...]   where LEVEL is process, core or full.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import resource
+import selectors
+import signal
+import socket
+import stat
+import sys
+from pathlib import Path
+from typing import Any
+
+MARKER = "marker-of-a-secret-that-no-guest-may-see"
+HERE = Path(__file__).parent
+
+RUNNER = """
+import json
+TARGETS.update(json.loads({targets!r}))
+for name in {names!r}:
+    say(trying=name)
+    say(outcome=[name, attempt({table}[name])])
+say(controls=controls())
+"""
+
+_MS_REC_PRIVATE, _MS_BIND = 0x4000 | 0x40000, 0x1000 | 0x4000
+
+
+def become_ordinary(uid: int, needed: list[Path]) -> None:
+    """Give up root for good, keeping what lies in folders that only root may enter reachable for this process."""
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def mount(source: str, target: Path, kind: str, flags: int, data: str = "") -> None:
+        if libc.mount(source.encode(), bytes(target), kind.encode(), ctypes.c_ulong(flags), data.encode()):
+            raise OSError(ctypes.get_errno(), f"mount {target}")
+
+    os.unshare(os.CLONE_NEWNS)
+    mount("none", Path("/"), "none", _MS_REC_PRIVATE)
+    handles = [(path, os.open(path, os.O_PATH)) for path in needed if closed_folder(path)]
+    for closed in {closed_folder(path) for path, _ in handles}:
+        assert closed is not None
+        mount("none", closed, "tmpfs", 0, "mode=755")
+    for path, handle in handles:
+        path.mkdir(parents=True, exist_ok=True)
+        mount(f"/proc/self/fd/{handle}", path, "none", _MS_BIND)
+        os.close(handle)
+    os.setgroups([])
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+
+
+def closed_folder(path: Path) -> Path | None:
+    """The outermost folder on the way to the path that others may not enter."""
+    folders = [folder for folder in reversed(path.parents) if not folder.stat().st_mode & stat.S_IXOTH]
+    return folders[0] if folders else None
+
+
+class Scene:
+    """What a host has that a guest may want, and what was done to it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.home = folder / "home"
+        self.library = folder / "library"
+        self.workspaces = folder / "workspaces"
+        for each in (self.home, self.library, self.workspaces / "sibling"):
+            each.mkdir(parents=True)
+        names = ("secret", "profile", "movable", "deletable", "truncatable", "chmodable")
+        self.files = {name: self.home / name for name in names}
+        self.files["module"] = self.library / "module.py"
+        self.files["readable"] = self.library / "readable.py"
+        self.files["sibling_file"] = self.workspaces / "sibling" / "data"
+        for path in self.files.values():
+            path.write_text(f"{MARKER}\n")
+            path.chmod(0o640)
+        self.signals: list[int] = []
+        for number in (signal.SIGUSR1, signal.SIGIO):
+            signal.signal(number, lambda got, _: self.signals.append(got))
+        self.tcp = socket.create_server(("127.0.0.1", 0))
+        self.udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.udp.bind(("127.0.0.1", 0))
+        self.unix = self._unix(socket.SOCK_STREAM, str(folder / "s"))
+        self.datagram = self._unix(socket.SOCK_DGRAM, str(folder / "d"))
+        self.abstract_name = f"perdure-attack-{os.getpid()}"
+        self.abstract = self._unix(socket.SOCK_STREAM, "\0" + self.abstract_name)
+        self.listing = self._listing()
+
+    @staticmethod
+    def _unix(kind: int, address: str) -> socket.socket:
+        sock = socket.socket(socket.AF_UNIX, kind)
+        sock.bind(address)
+        if kind == socket.SOCK_STREAM:
+            sock.listen()
+        return sock
+
+    def targets(self, sibling: int) -> dict[str, Any]:
+        return {
+            **{name: str(path) for name, path in self.files.items()},
+            "home": str(self.home),
+            "host": os.getpid(),
+            "sibling": sibling,
+            "marker": MARKER,
+            "tcp": self.tcp.getsockname()[1],
+            "udp": self.udp.getsockname()[1],
+            "unix": self.unix.getsockname(),
+            "unix_datagram": self.datagram.getsockname(),
+            "abstract": self.abstract_name,
+        }
+
+    def _listing(self) -> set[str]:
+        parent = self.home.parent
+        return {str(path.relative_to(parent)) for path in parent.rglob("*") if "workspace-" not in str(path)}
+
+    def effects(self, limits: tuple[int, int], processors: set[int]) -> dict[str, bool]:
+        """What was done: true where something changed or arrived."""
+        changed = {f"{name} gone or altered": _altered(path) for name, path in self.files.items()}
+        return {
+            **changed,
+            "files appeared": bool(self._listing() - self.listing),
+            "a signal arrived": bool(self.signals),
+            "limits changed": resource.getrlimit(resource.RLIMIT_STACK) != limits,
+            "priority changed": os.getpriority(os.PRIO_PROCESS, 0) != 0,
+            "processors changed": os.sched_getaffinity(0) != processors,
+            "a TCP connection arrived": _arrived(self.tcp),
+            "a datagram arrived": _arrived(self.udp),
+            "a Unix connection arrived": _arrived(self.unix),
+            "an abstract Unix connection arrived": _arrived(self.abstract),
+            "a Unix datagram arrived": _arrived(self.datagram),
+        }
+
+
+def _altered(path: Path) -> bool:
+    try:
+        found = path.stat()
+        attributes = os.listxattr(path)
+        return (
+            path.read_text() != f"{MARKER}\n"
+            or stat.S_IMODE(found.st_mode) != 0o640
+            or found.st_mtime < 1000
+            or found.st_nlink != 1
+            or bool(attributes)
+        )
+    except OSError:
+        return True
+
+
+def _arrived(sock: socket.socket) -> bool:
+    with selectors.DefaultSelector() as selector:
+        selector.register(sock, selectors.EVENT_READ)
+        return bool(selector.select(0))
+
+
+def attack_all(folder: Path, level: str) -> dict[str, Any]:
+    """Let guests of one level loose on this host."""
+    import attacks  # type: ignore[import-not-found]
+    from kit import Guest, ready_workspace, run_guest  # type: ignore[import-not-found]
+
+    from perdure.workers.confine.bwrap import find_bwrap, wrap
+    from perdure.workers.confine.host import protect_host
+    from perdure.workers.confine.interpreter import inspect_interpreter
+    from perdure.workers.confine.policy import Limits, readable_paths, strict_policy, unconfined_policy
+
+    protect_host()
+    scene = Scene(folder)
+    small = Limits(memory=1 << 29, address_space=2 << 30, file_size=64 << 20)
+    interpreter = inspect_interpreter(Path(sys.executable))
+    readable = readable_paths(interpreter, private=[scene.workspaces], also_readable=[scene.library])
+    source = (HERE / "attacks.py").read_text()
+
+    def prepare() -> tuple[Any, tuple[str, ...], Path]:
+        workspace = ready_workspace(scene.workspaces)
+        if level == "process":
+            return unconfined_policy(limits=small, parent=os.getpid()), (), workspace
+        policy = strict_policy(readable, [workspace], limits=small, parent=os.getpid())
+        if level == "core":
+            return policy, (), workspace
+        bwrap = find_bwrap()
+        assert bwrap is not None, "install bubblewrap to run these tests"
+        wrapped = wrap(bwrap, policy)
+        return wrapped.policy, wrapped.argv, workspace
+
+    limits, processors = resource.getrlimit(resource.RLIMIT_STACK), os.sched_getaffinity(0)
+    policy, prefix, workspace = prepare()
+    with Guest(policy, "say(up=True); hear()", wrap=prefix, folder=workspace) as sibling:
+        while "up" not in (sibling.hear() or {"up": None}):
+            pass
+        targets = json.dumps(scene.targets(sibling.process.pid))
+        policy, prefix, workspace = prepare()
+        names = list(attacks.ATTACKS)
+        code = source + RUNNER.format(targets=targets, names=names, table="ATTACKS")
+        outcome = run_guest(policy, code, wrap=prefix, folder=workspace)
+        sibling_lives = sibling.process.poll() is None
+    result: dict[str, Any] = {
+        "report": outcome.report,
+        "outcomes": dict(m["outcome"] for m in outcome.said if "outcome" in m),
+        "controls": next((m["controls"] for m in outcome.said if "controls" in m), str(outcome)),
+        "effects": scene.effects(limits, processors) | {"the sibling was killed": not sibling_lives},
+        "survivors": 0,
+    }
+    for name in attacks.LONELY:
+        policy, prefix, workspace = prepare()
+        code = source + RUNNER.format(targets=targets, names=[name], table="LONELY")
+        outcome = run_guest(policy, code, wrap=prefix, folder=workspace)
+        ended = f"ended by {outcome.status}"
+        result["outcomes"][name] = next((m["outcome"][1] for m in outcome.said if "outcome" in m), ended)
+        result["survivors"] += _sweep(workspace)
+    return result
+
+
+def _sweep(workspace: Path) -> int:
+    """End the process an attack left behind, if it is there."""
+    written = workspace / "daemon.pid"
+    if not written.exists():
+        return 0
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(int(written.read_text()), signal.SIGKILL)
+        return 1
+    return 0
+
+
+def main() -> None:
+    folder, level, *identity = sys.argv[1:]
+    if identity:
+        uid, *needed = identity
+        become_ordinary(int(uid), [Path(path) for path in needed])
+    os.environ["HOME"] = folder
+    json.dump(attack_all(Path(folder), level), sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

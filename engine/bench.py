@@ -32,6 +32,8 @@ type Rows = list[dict[str, Any]]
 CALLS = 2000
 #: Calls at each end whose median is compared.
 WINDOW = 100
+#: First executions of a session that are not counted.
+WARM_UP = 10
 #: Bytes of one record as the store keeps it; what the yardstick commits.
 RECORD_BYTES = 600
 
@@ -81,7 +83,7 @@ async def bench_calls(folder: Path) -> Rows:
             times = (await execution.result()).value
             after = commit_times(_fresh(folder, f"{effect}-after"))
             commit = median(before + after)
-            first, last = median(times[10 : 10 + WINDOW]), median(times[-WINDOW:])
+            first, last = median(times[WARM_UP : WARM_UP + WINDOW]), median(times[-WINDOW:])
             rows.append(
                 {
                     "what": f"{effect} call, p50",
@@ -96,7 +98,7 @@ async def bench_calls(folder: Path) -> Rows:
                 {
                     "what": f"{effect} call, the last {WINDOW} of {CALLS}",
                     "ms": round(last * 1000, 3),
-                    "yardstick": f"calls 10 to {10 + WINDOW}",
+                    "yardstick": f"calls {WARM_UP} to {WARM_UP + WINDOW}",
                     "yardstick_ms": round(first * 1000, 3),
                     "ratio": round(last / first, 2),
                     "bar": "<= 1.2",
@@ -114,7 +116,7 @@ async def bench_execution(folder: Path) -> Rows:
         for n in range(60):
             began = time.perf_counter()
             await (await session.submit("1+1")).result()
-            if n >= 10:
+            if n >= WARM_UP:
                 warm.append(time.perf_counter() - began)
         for n in range(10):
             fresh = await client.session(f"cold-{n}")

@@ -180,8 +180,8 @@ class Client:
         infos: list[ExecutionInfo] = []
         for name in names:
             last, _ = await find_head(self.substrate.promises, name)
-            for n in range(last, max(0, last - limit), -1):
-                infos.append(await Execution(self, execution_id(name, n)).info())
+            newest = range(last, max(0, last - limit), -1)
+            infos += [await Execution(self, execution_id(name, n)).info() for n in newest]
         infos.sort(key=lambda info: info.created_at, reverse=True)
         return infos[:limit]
 

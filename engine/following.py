@@ -76,28 +76,16 @@ async def state_of(substrate: Substrate, id: str) -> ExecutionInfo:
 
 async def follow(substrate: Substrate, id: str, from_offset: int, *, on: bool) -> AsyncIterator[Event]:
     """Yield an execution's events in the order of its records. Raises ExecutionNotFound."""
-    step, index = 0, 0
-    open_calls: dict[str, Promise] = {}
+    reading = _Reading(substrate, id, from_offset)
     said_waiting: WaitingEvent | None = None
     while True:
         since = substrate.generation
         root = await _root(substrate, id)
         moved = False
-        async for record in records_from(substrate, id, step, index):
-            index += 1
+        async for event in reading.news():
             moved = True
-            for event in _events(record, from_offset):
-                yield event
-            if record.param["kind"] == "call" and not record.settled:
-                open_calls[record.id] = record
-        for call_id in list(open_calls):
-            now = await substrate.promises.get(call_id)
-            if now is not None and now.settled:
-                moved = True
-                yield _call_event(open_calls.pop(call_id), now)
-        if await substrate.promises.get(step_id(id, step + 1)) is not None:
-            if await substrate.promises.get(record_id(id, step, index)) is None:
-                step, index = step + 1, 0
+            yield event
+        if await reading.next_step():
             continue
         if root.settled:
             yield FinishedEvent(result=await read_result(substrate, root))
@@ -106,13 +94,46 @@ async def follow(substrate: Substrate, id: str, from_offset: int, *, on: bool) -
             return
         if moved:
             said_waiting = None
-            continue
-        if await substrate.changed(QUIET, since) == since or substrate.generation == 0:
-            waiting = await _waiting(substrate, id, open_calls)
+        elif await substrate.changed(QUIET, since) == since or not since:
+            waiting = await _waiting(substrate, id, reading.open_calls)
             if waiting is not None and waiting != said_waiting:
                 said_waiting = waiting
                 yield waiting
             await substrate.changed(LOOK_EVERY, since)
+
+
+class _Reading:
+    """How far an execution's records have been read, and which of its calls had no outcome then."""
+
+    def __init__(self, substrate: Substrate, id: str, from_offset: int) -> None:
+        self._substrate = substrate
+        self._id = id
+        self._from = from_offset
+        self._step = 0
+        self._next = 0
+        self.open_calls: dict[str, Promise] = {}
+
+    async def news(self) -> AsyncIterator[Event]:
+        """Yield what came since the last look."""
+        async for record in records_from(self._substrate, self._id, self._step, self._next):
+            self._next += 1
+            for event in _events(record, self._from):
+                yield event
+            if record.param["kind"] == "call" and not record.settled:
+                self.open_calls[record.id] = record
+        for call_id in list(self.open_calls):
+            now = await self._substrate.promises.get(call_id)
+            if now is not None and now.settled:
+                yield _call_event(self.open_calls.pop(call_id), now)
+
+    async def next_step(self) -> bool:
+        """Go on to the next step if there is one and this one is read to its end."""
+        promises = self._substrate.promises
+        if await promises.get(step_id(self._id, self._step + 1)) is None:
+            return False
+        if await promises.get(record_id(self._id, self._step, self._next)) is None:
+            self._step, self._next = self._step + 1, 0
+        return True
 
 
 async def _waiting(substrate: Substrate, id: str, open_calls: dict[str, Promise]) -> WaitingEvent | None:

@@ -30,7 +30,7 @@ class JournalDamaged(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a guest asks for. ``data`` is the encoded arguments by name, ``print`` the fingerprint of name and arguments."""
+    """What a guest asks for. ``data`` is the encoded arguments by name, ``print`` the fingerprint of it all."""
 
     path: str
     name: str

@@ -1,6 +1,6 @@
 """The durable function ``execute``: one attempt at one execution, from an untrusted param to a recorded result.
 
-1. Nothing in the param is believed: order, base and grants are checked against what is recorded (DESIGN, Order in a session).
+1. Nothing in the param is believed: order, base and grants are checked against what is recorded.
 2. No two guests of one execution act at once: what this host still has of an earlier attempt is stopped or taken over
    before a new guest starts, and the workspace's lock proves that it is gone.
 3. An execution always resolves, with a Result; only the loss of the attempt leaves it to the next one.
@@ -12,7 +12,7 @@ import asyncio
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from pydantic import ValidationError
@@ -128,7 +128,7 @@ class Executions:
                 error=ErrorInfo(type=exc.status, message=str(exc), module="perdure"),
             )
         live = await self._take_over(attempt, job)
-        watch = asyncio.create_task(self._watch(attempt, live))
+        watch = asyncio.create_task(self._watch(attempt))
         try:
             return await self._work(attempt, job, live)
         except (OSError, PerdureError) as exc:
@@ -221,9 +221,7 @@ class Executions:
             return Result.model_validate(found.value["result"])
         while True:
             try:
-                if run is None:
-                    run = await self._launch(attempt, job, live, step)
-                live.run = run
+                run = live.run = run or await self._launch(attempt, job, live, step)
                 return await self._drive(attempt, job, live, run, started)
             except GuestDied as exc:
                 run = live.run = None
@@ -231,18 +229,14 @@ class Executions:
                 end = self._end_of_deaths(live, deaths, exc)
                 if end is not None:
                     return await self._failed(attempt, job, step, None, *end)
-            except (JournalDamaged, GuestFailed) as exc:
-                return await self._failed(attempt, job, step, None, "failed", type(exc).__name__, str(exc))
+            except (JournalDamaged, GuestFailed, ProtocolViolation) as exc:
+                await _end_guest(run, f"{type(exc).__name__}: {exc}")
+                status = "crashed" if isinstance(exc, ProtocolViolation) else "failed"
+                return await self._failed(attempt, job, step, run, status, type(exc).__name__, str(exc))
             except WorkspaceTaken as exc:
                 raise AttemptLost(str(exc)) from exc
-            except ProtocolViolation as exc:
-                if run is not None:
-                    await run.guest.kill(f"it broke the protocol: {exc}")
-                return await self._failed(attempt, job, step, run, "crashed", "ProtocolViolation", str(exc))
             except (AttemptLost, asyncio.CancelledError):
-                if run is not None:
-                    with suppress(asyncio.CancelledError):
-                        await run.guest.kill("its attempt has ended")
+                await _end_guest(run, "its attempt has ended")
                 raise
 
     def _end_of_deaths(self, live: _Live, deaths: list[dict[str, Any]], died: GuestDied) -> tuple[str, str, str] | None:
@@ -256,33 +250,33 @@ class Executions:
         return "crashed", "GuestDied", f"its process died {len(row)} times in a row without getting further: {died}"
 
     async def _drive(self, attempt: Attempt, job: _Job, live: _Live, run: Run, started: float) -> Result:
-        match await run.drive(attempt):
-            case Ended(done):
-                return await self._commit(attempt, job, run, done, started)
-            case Diverging(divergence):
-                await run.guest.kill("its replay diverged")
-                error = ErrorInfo(
-                    type="ReplayDivergence",
-                    module="perdure",
-                    message=str(divergence),
-                    line=divergence.line,
-                    data={"path": divergence.path, "expected": divergence.expected, "got": divergence.got},
-                )
-                return await self._failed(attempt, job, run.step, run, "diverged", error=error)
-            case Resting(waiting, _):
-                if live.cancelled:
-                    raise GuestDied(await run.guest.kill("cancelled while it waited"))
-                await self._services.pool.park(job.id.session, Parked(run, attempt.version))
-                cancel = await attempt.create(cancel_id(attempt.id), "cancel", {"at": now_ms()}, external=True)
-                if cancel.settled:
-                    live.cancelled = True
-                    await self._services.pool.drop(job.id.session, "cancelled while it waited")
-                    return await self._failed(
-                        attempt, job, run.step, run, "cancelled", "Cancelled", "cancelled while it waited"
-                    )
-                attempt.suspend([*waiting, cancel.id])
-            case end:
-                assert_never(end)
+        end = await run.drive(attempt)
+        if isinstance(end, Ended):
+            return await self._commit(attempt, job, run, end.done, started)
+        if isinstance(end, Diverging):
+            await run.guest.kill("its replay diverged")
+            found = end.divergence
+            error = ErrorInfo(
+                type="ReplayDivergence",
+                module="perdure",
+                message=str(found),
+                line=found.line,
+                data={"path": found.path, "expected": found.expected, "got": found.got},
+            )
+            return await self._failed(attempt, job, run.step, run, "diverged", error=error)
+        if live.cancelled:
+            raise GuestDied(await run.guest.kill("cancelled while it waited"))
+        return await self._suspend(attempt, job, live, run, end)
+
+    async def _suspend(self, attempt: Attempt, job: _Job, live: _Live, run: Run, end: Resting) -> Result:
+        """Park the guest and leave until something it waits for settles; returns only if it was cancelled meanwhile."""
+        await self._services.pool.park(job.id.session, Parked(run, attempt.version))
+        cancel = await attempt.create(cancel_id(attempt.id), "cancel", {"at": now_ms()}, external=True)
+        if not cancel.settled:
+            attempt.suspend([*end.waiting, cancel.id])
+        live.cancelled = True
+        await self._services.pool.drop(job.id.session, "cancelled while it waited")
+        return await self._failed(attempt, job, run.step, run, "cancelled", "Cancelled", "cancelled while it waited")
 
     async def _launch(self, attempt: Attempt, job: _Job, live: _Live, step: int) -> Run:
         services = self._services
@@ -476,7 +470,7 @@ class Executions:
         log.warning("guest.died", execution=attempt.id, how=str(died), records=index)
         return [*deaths, param]
 
-    async def _watch(self, attempt: Attempt, live: _Live) -> None:
+    async def _watch(self, attempt: Attempt) -> None:
         """Look out for a request to cancel, and for the execution being settled by others."""
         await asyncio.sleep(WATCH_AFTER)
         self._watched.add(attempt.id)
@@ -524,3 +518,9 @@ class Executions:
             if live.attempt is not None:
                 live.attempt.lose("the worker is stopping")
         await asyncio.gather(*(live.ended.wait() for live in list(self._live.values()) if live.attempt is not None))
+
+
+async def _end_guest(run: Run | None, reason: str) -> None:
+    if run is not None:
+        with suppress(asyncio.CancelledError):
+            await run.guest.kill(reason)

@@ -40,7 +40,7 @@ class World:
         self.on_effect(what)
 
     def capabilities(self) -> list[Capability]:
-        """``pay`` (unknown), ``look`` (repeat), ``slow`` (unknown, takes seconds), ``flaky`` (fails unperformed, once)."""
+        """``pay`` (unknown), ``look`` (repeat), ``slow`` (unknown), ``flaky`` (fails unperformed, once)."""
         failed: set[str] = set()
 
         @capability("pay", effect="unknown")

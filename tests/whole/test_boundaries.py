@@ -13,7 +13,7 @@ from perdure.engine import Client
 
 ROOT = Path(__file__).parents[2]
 
-SCRIPT = '''
+SCRIPT = """
 import asyncio
 import random
 import perdure
@@ -44,7 +44,7 @@ answer = ask("go?")
 third = sure(answer)
 print("end", third)
 [first, both, second, third, answer]
-'''
+"""
 PAYS = {"pay a": 0, "pay b": 5, "pay yes": 6}
 #: Effects of the undisturbed run, in whatever order the concurrent ones came.
 EFFECTS = 7
@@ -68,7 +68,12 @@ class Story:
         paths = os.pathsep.join([str(ROOT), str(ROOT / "deploy" / "dev")])
         environment = {**os.environ, "PYTHONPATH": paths, "PERDURE_WORLD": str(self.folder)}
         return subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
 
     async def play(self) -> tuple[object, list[str]]:
@@ -88,7 +93,7 @@ class Story:
             names = await (await client.session("job")).variables()
         assert result.status == "ok", result.error
         assert {name.name for name in names if name.status == "lost"} == set()
-        return result.value, [line for line in self.effects()]
+        return result.value, self.effects()
 
     async def answer(self) -> None:
         async with asyncio.timeout(50):

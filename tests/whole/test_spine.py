@@ -46,7 +46,13 @@ async def test_code_runs_in_one_namespace_that_outlives_guests_and_workers(state
 
 
 async def test_output_is_ordered_complete_and_read_from_any_offset(state: Path) -> None:
-    code = "import sys\nfor i in range(50):\n    print('line', i)\nprint('err', file=sys.stderr)\nprint('naïve \\N{SNOWMAN}')"
+    code = """
+import sys
+for i in range(50):
+    print('line', i)
+print('err', file=sys.stderr)
+print('naïve \\N{SNOWMAN}')
+"""
     async with opened(state) as client:
         result = await outcome(client, "s", code)
         assert result.status == "ok"
@@ -129,14 +135,23 @@ async def test_a_killed_guest_goes_on_where_it_was(state: Path, world: World) ->
             kill_guests()
 
     world.on_effect = kill
-    code = "import random\nr = random.random()\nprint('start')\nx = [pay('a'), pay('b')]\nprint('mid')\ny = look('c')\nprint('end')\n(x, y, r)"
+    code = """
+import random
+r = random.random()
+print('start')
+x = [pay('a'), pay('b')]
+print('mid')
+y = look('c')
+print('end')
+(x, y, r)
+"""
     async with opened(state, world) as client:
         result = await outcome(client, "s", code, grants=["pay", "look"])
         assert result.error is None
         assert len(killed) == 2
         assert sorted(world.effects()) == ["look c", "pay a", "pay b"]
         assert await text_of(client, "s@1") == "start\nmid\nend\n"
-        undisturbed = await outcome(client, "t", code.replace("import random", "import random"), grants=["pay", "look"])
+        undisturbed = await outcome(client, "t", code, grants=["pay", "look"])
         assert result.value[:2] == undisturbed.value[:2]
         tree = await client.execution("s@1").tree()
         assert sum(node.kind == "death" for node in tree.children) == 2
@@ -212,7 +227,17 @@ async def test_a_second_submission_is_busy_or_waits_its_turn(state: Path, world:
 
 
 async def test_a_cancel_stops_code_keeps_the_namespace_and_says_so(state: Path) -> None:
-    code = "import time\nseen = 0\nprint('on')\ntry:\n    while True:\n        seen += 1\n        time.sleep(0.01)\nfinally:\n    cleaned = True"
+    code = """
+import time
+seen = 0
+print('on')
+try:
+    while True:
+        seen += 1
+        time.sleep(0.01)
+finally:
+    cleaned = True
+"""
     async with opened(state) as client:
         session = await client.session("s")
         execution = await session.submit(code)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import sys
 from binascii import a2b_base64, b2a_base64
-from datetime import date, datetime, time, timedelta, tzinfo
+from datetime import date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal, InvalidOperation
 from math import isfinite
 from typing import TYPE_CHECKING, Any
@@ -220,8 +220,13 @@ def _encode_time(value: time, _depth: int) -> Any:
 def _clock_payload(value: datetime | time) -> Any:
     zone = value.tzinfo
     name = _zone_name(zone)
-    if zone is not None and name is None and value.utcoffset() is None:
-        raise _Refused(value, f"its time zone ({type(zone).__qualname__}) gives no offset")
+    offset = value.utcoffset()
+    if zone is not None and name is None:
+        if offset is None:
+            raise _Refused(value, f"its time zone ({type(zone).__qualname__}) gives no offset")
+        if offset.microseconds:
+            # CPython's fromisoformat loses them where they are all there is.
+            return [value.replace(tzinfo=None).isoformat(), value.fold, offset // timedelta(microseconds=1)]
     if name is None and not value.fold:
         return value.isoformat()
     return [value.isoformat(), value.fold, name]
@@ -440,7 +445,11 @@ def _decode_timedelta(data: Any, _depth: int) -> timedelta:
     return timedelta(days, seconds, microseconds)
 
 
-def _zone_of(name: str, offset: tzinfo | None) -> tzinfo | None:
+def _zone_of(name: Any, offset: tzinfo | None) -> tzinfo | None:
+    if name is None:
+        return offset
+    if type(name) is int:
+        return timezone(timedelta(microseconds=name))
     from zoneinfo import ZoneInfo
 
     try:
@@ -455,7 +464,7 @@ def _decode_datetime(data: Any, _depth: int) -> datetime:
         return datetime.fromisoformat(data)
     text, fold, name = data
     value = datetime.fromisoformat(text)
-    return value.replace(fold=fold, tzinfo=value.tzinfo if name is None else _zone_of(name, value.tzinfo))
+    return value.replace(fold=fold, tzinfo=_zone_of(name, value.tzinfo))
 
 
 def _decode_time(data: Any, _depth: int) -> time:
@@ -463,7 +472,7 @@ def _decode_time(data: Any, _depth: int) -> time:
         return time.fromisoformat(data)
     text, fold, name = data
     value = time.fromisoformat(text)
-    return value.replace(fold=fold, tzinfo=value.tzinfo if name is None else _zone_of(name, value.tzinfo))
+    return value.replace(fold=fold, tzinfo=_zone_of(name, value.tzinfo))
 
 
 #: What malformed payloads raise. A _Refused is none of them, so that depth ends the whole.

@@ -223,8 +223,9 @@ def bench(
 
 def main() -> None:
     """Run the command line; every expected failure is one line."""
-    from .failing import is_expected
+    from .failing import hear_background, is_expected, say_once
 
+    hear_background()
     try:
         app()
     except KeyboardInterrupt:
@@ -238,5 +239,5 @@ def main() -> None:
             sys.stderr.write("perdure: this is a fault of perdure, not of your code:\n")
             sys.excepthook(type(exc), exc, exc.__traceback__)
             sys.exit(FAULT)
-        sys.stderr.write(f"perdure: {line}\n")
+        say_once(line)
         sys.exit(REFUSED)

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import sys
+from typing import TYPE_CHECKING, Any
+
+import structlog
 from resonate_base import ConnectorError
 
 from perdure.capabilities.errors import BadAnswer, UnknownGrant
@@ -10,9 +15,17 @@ from perdure.capabilities.values import NotPlain
 from ..errors import PerdureError
 from ..store import StoreError
 
-__all__ = ["is_expected"]
+if TYPE_CHECKING:
+    from structlog.typing import EventDict
+
+__all__ = ["hear_background", "hear_worker", "is_expected", "leave", "say_once"]
 
 _EXPECTED = (PerdureError, StoreError, UnknownGrant, BadAnswer, NotPlain, ConnectorError)
+#: What the SDK puts before the error of one of its own tasks.
+_BACKGROUND = "background task failed: "
+_said: set[str] = set()
+#: Emptied when nothing more is to be heard.
+_hearing = {"background"}
 
 
 def is_expected(exc: Exception) -> str | None:
@@ -24,3 +37,54 @@ def is_expected(exc: Exception) -> str | None:
     if isinstance(exc, OSError) and exc.strerror:
         return f"{exc.strerror}: {exc.filename}" if exc.filename else exc.strerror
     return None
+
+
+def say_once(line: str) -> None:
+    """Print a line of ours on stderr, unless it was printed before."""
+    line = " ".join(line.split())
+    if line not in _said:
+        _said.add(line)
+        sys.stderr.write(f"perdure: {line}\n")
+        sys.stderr.flush()
+
+
+class _Background(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        if _hearing:
+            say_once(record.getMessage().removeprefix(_BACKGROUND))
+
+
+def _unless_left(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    if not _hearing:
+        raise structlog.DropEvent
+    return event
+
+
+def hear_background() -> None:
+    """Send to stderr what tasks in the background warn of; an error that ends us too is then said once.
+
+    Standard output belongs to the code that runs: structlog would print there.
+    """
+    logging.getLogger().addHandler(_Background(logging.WARNING))
+    structlog.configure(
+        processors=[
+            _unless_left,
+            structlog.processors.add_log_level,
+            structlog.processors.format_exc_info,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"]),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+
+
+def hear_worker() -> None:
+    """Let a worker that runs as a service say what it does, too."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
+
+
+def leave() -> None:
+    """Say no more: what is stopped on purpose from here on complains of being stopped."""
+    _hearing.clear()

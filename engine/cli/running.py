@@ -9,6 +9,7 @@ from ..client import Client
 from ..errors import SessionBusy
 from ..substrate import Substrate
 from .choosing import Choices, read_script, unfinished
+from .failing import hear_worker
 from .offsets import Offsets
 from .showing import Following, say
 
@@ -51,6 +52,7 @@ async def run_code(state: Path, name: str, code: str, choices: Choices) -> int:
 
 async def run_worker(state: Path, grants: list[str], url: str | None, blobs: Path | None, group: str) -> None:
     """Run a worker until it is told to stop."""
+    hear_worker()
     if url is None:
         substrate = Substrate.embedded(state, group=group)
     else:

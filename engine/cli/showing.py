@@ -17,6 +17,7 @@ from rich.text import Text
 
 from .app import FAILED, WAITS
 from .asking import ask_here, how_to_answer
+from .failing import leave
 from .plain import plain
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ class Following:
             self._hide()
             how = "'perdure worker' goes on with it" if self._value else "the same command goes on with it"
             say(f"left {self._execution.id} unfinished; nothing is lost: {how}", self._choices)
+            leave()
             raise
         finally:
             self._hide()

@@ -304,8 +304,8 @@ def _numpy_number(value: Any) -> Any:
     kind = type(value)
     if kind.__module__ != "numpy" or getattr(getattr(value, "dtype", None), "kind", "") not in tuple("biufc"):
         return None
-    if getattr(value, "shape", None) != ():
-        return None
+    if getattr(value, "shape", None) != () or hasattr(kind, "__setitem__"):
+        return None  # an array, if of no dimension
     number = value.item()
     return number if type(number) in {bool, int, float, complex} else None
 

@@ -48,7 +48,7 @@ def describe(folder: Path) -> dict[bytes, tuple[Any, ...]]:
             info = os.lstat(path)
             content: Any = None
             if stat.S_ISLNK(info.st_mode):
-                content = os.readlink(path)  # noqa: PTH115 - bytes, as they stand in the link
+                content = os.readlink(path)
             elif stat.S_ISREG(info.st_mode):
                 content = Path(os.fsdecode(path)).read_bytes()
             found[os.path.relpath(path, os.fsencode(folder))] = (info.st_mode, info.st_mtime_ns, content)

@@ -14,6 +14,7 @@ import os
 import sys
 import threading
 import types
+import warnings
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -163,8 +164,11 @@ class _Dumper:
         self._sizes: dict[str, int] = {}
 
     def run(self) -> Dump:
-        for name in sorted(self._variables, key=self._rank):
-            self._write(_NAME, name, self._variables[name])
+        with warnings.catch_warnings():
+            # What Python will one day refuse to pickle is stored as long as it can be.
+            warnings.simplefilter("ignore")
+            for name in sorted(self._variables, key=self._rank):
+                self._write(_NAME, name, self._variables[name])
         for key, value in ambient.capture_late().items():
             self._write(_AMBIENT, key, value)
         reports = self._report()

@@ -92,6 +92,8 @@ def capture_late() -> dict[str, Any]:
         late["random"] = sys.modules["random"].getstate()
     if "decimal" in sys.modules:
         late["decimal"] = sys.modules["decimal"].getcontext()
+    if "logging" in sys.modules:
+        late["logging"] = sys.modules["logging"].getLogger()
     if "numpy.random" in sys.modules:
         late["numpy"] = sys.modules["numpy.random"].get_state(legacy=False)
     if list(warnings.filters) != birth.filters:

@@ -113,6 +113,9 @@ def reduce_module_globals(_reducers: Reducers, globals_: _ModuleGlobals) -> Any:
 
 
 def reduce_code(reducers: Reducers, code: types.CodeType) -> Any:
+    foreign = sources.foreign(code)
+    if foreign is not None:
+        return rebuild.code, (foreign.magic, foreign.fields, foreign.place)
     fields = tuple(getattr(code, name) for name in sources.FIELDS)
     return rebuild.code, (_MAGIC, fields, reducers.origin(code))
 
@@ -163,7 +166,11 @@ def reduce_class(_reducers: Reducers, cls: type) -> Any:
         return NotImplemented
     if importable(cls):
         return NotImplemented
-    if cls.__module__ == "builtins" and not cls.__flags__ & _HEAP_TYPE:
+    if type(cls).__name__ == "PyCArrayType":
+        return rebuild.array_type, (vars(cls)["_type_"], vars(cls)["_length_"])
+    if issubclass(cls, type) and cls.__module__ == "_ctypes":
+        return rebuild.type_of, (_of_metaclass(cls),)
+    if cls.__module__ == "builtins" and not int(type.__flags__.__get__(cls)) & _HEAP_TYPE:
         return rebuild.types_member, (_types_name(cls),)
     body: dict[str, Any] = {name: vars(cls)[name] for name in _BORN_WITH if name in vars(cls)}
     if "__orig_bases__" in vars(cls):
@@ -171,6 +178,15 @@ def reduce_class(_reducers: Reducers, cls: type) -> Any:
         body["__orig_bases__"] = ()
     arguments = (type(cls), cls.__name__, cls.__bases__, body)
     return rebuild.new_class, arguments, _class_state(cls), None, None, rebuild.class_state
+
+
+def _of_metaclass(metaclass: type) -> type:
+    """Return a class of ctypes that has `metaclass`, which itself has no name to import it by."""
+    for value in vars(sys.modules["_ctypes"]).values():
+        if isinstance(value, type) and type(value) is metaclass:
+            return value
+    message = f"{metaclass.__name__} has no name it can be imported by"
+    raise TypeError(message)
 
 
 _HEAP_TYPE = 1 << 9
@@ -251,6 +267,12 @@ def reduce_type_alias(_reducers: Reducers, alias: Any) -> Any:
     return rebuild.type_alias, (alias.__name__, alias.__value__, alias.__type_params__)
 
 
+def reduce_new_type(_reducers: Reducers, made: Any) -> Any:
+    if importable(made):
+        return made.__qualname__
+    return rebuild.new_type, (made.__name__, made.__supertype__), dict(vars(made)), None, None, rebuild.set_attributes
+
+
 # --- small things ----------------------------------------------------------------------------------------
 
 
@@ -295,4 +317,5 @@ REDUCERS: dict[type, Any] = {
     typing.ParamSpec: reduce_type_variable,
     typing.TypeVarTuple: reduce_type_variable,
     typing.TypeAliasType: reduce_type_alias,
+    typing.NewType: reduce_new_type,
 }

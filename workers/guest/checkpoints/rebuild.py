@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from . import sources
-from .lost import Lost, LostObjectError
+from .lost import Lost
 
 if typing.TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -67,11 +67,6 @@ def lost(what: str, why: str, where: str | int) -> Lost:
     return made
 
 
-@rebuilder
-def raise_lost(message: str) -> typing.NoReturn:
-    raise LostObjectError(message)
-
-
 # --- functions -------------------------------------------------------------------------------------------
 
 
@@ -80,7 +75,7 @@ def code(magic: str, fields: tuple[Any, ...], origin: sources.Origin | None) -> 
     """Make a code object; where the bytecode is another Python's, from the stored source instead."""
     if magic == importlib.util.MAGIC_NUMBER.hex():
         return types.CodeType(*fields)
-    return sources.recompile(fields, origin)
+    return sources.recompile(magic, fields, origin)
 
 
 @rebuilder
@@ -157,7 +152,11 @@ def new_class(metaclass: type[type], name: str, bases: tuple[type, ...], body: d
     """Make an empty class: below every Python `__new__` of its metaclass, past the session's own hooks."""
     hooks = _take_away_hooks(bases)
     try:
-        made = _constructor(metaclass)(metaclass, name, bases, dict(body))
+        if metaclass.__module__ == "_ctypes":
+            # Written in C, and it makes half of the class in its `__init__`.
+            made = metaclass(name, bases, dict(body))
+        else:
+            made = _constructor(metaclass)(metaclass, name, bases, dict(body))
     finally:
         for base, hook in hooks:
             type.__setattr__(base, "__init_subclass__", hook)
@@ -206,7 +205,7 @@ def class_state(made: type, state: tuple[dict[str, Any], list[type]]) -> None:
         _generate_again(made)
     if "__firstlineno__" in attributes:
         # Assigning `__module__` deletes it.
-        type.__setattr__(made, "__firstlineno__", attributes["__firstlineno__"])
+        assign(made, "__firstlineno__", attributes["__firstlineno__"])
 
 
 def _generate_again(made: type) -> None:
@@ -217,11 +216,14 @@ def _generate_again(made: type) -> None:
             if sources.is_stand_in(value) and value.__code__.co_qualname.startswith("__create_fn__"):
                 type.__delattr__(made, name)
         own = getattr(made, "__annotations__", {})
+        slots = {name: value for name, value in vars(made).items() if isinstance(value, types.MemberDescriptorType)}
         for name, described in vars(made)["__dataclass_fields__"].items():
             if name in own:
                 type.__setattr__(made, name, described)
         wanted = {name: getattr(parameters, name) for name in _DATACLASS if hasattr(parameters, name)}
         dataclasses.dataclass(**wanted)(made)
+        for name, slot in slots.items():
+            type.__setattr__(made, name, slot)
     fields = vars(made).get("_fields")
     if fields is not None and sources.is_stand_in(vars(made).get("__new__")):
         defaults = [made._field_defaults[name] for name in fields if name in made._field_defaults]  # type: ignore[attr-defined]
@@ -263,6 +265,16 @@ def type_alias(name: str, value: Any, parameters: tuple[Any, ...]) -> Any:
     return getattr(typing, "TypeAliasType")(name, value, type_params=parameters)  # noqa: B009 - checkers want an assignment
 
 
+@rebuilder
+def new_type(name: str, supertype: Any) -> Any:
+    return getattr(typing, "NewType")(name, supertype)  # noqa: B009 - checkers want an assignment
+
+
+@rebuilder
+def array_type(kind: Any, length: int) -> Any:
+    return kind * length
+
+
 # --- small things ----------------------------------------------------------------------------------------
 
 
@@ -299,12 +311,6 @@ def dict_view(owner: dict[Any, Any], how: str) -> Any:
 @rebuilder
 def field_kind(name: str) -> Any:
     return getattr(dataclasses, name)
-
-
-@rebuilder
-def memory_view(owner: Any, layout: str, shape: tuple[int, ...], start: int, end: int) -> memoryview:
-    part = memoryview(owner).cast("B")[start:end]
-    return part if layout == "B" and len(shape) == 1 else part.cast(layout, shape)  # type: ignore[call-overload]
 
 
 @rebuilder

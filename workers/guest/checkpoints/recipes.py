@@ -14,7 +14,7 @@ import types
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from . import definitions, rebuild
+from . import definitions, live, rebuild
 from .lost import Lost, describe
 
 if TYPE_CHECKING:
@@ -87,6 +87,7 @@ def reduce_weak_set(_reducers: Reducers, items: weakref.WeakSet[Any]) -> Any:
 
 
 REDUCERS: dict[type, Recipe] = {
+    **live.REDUCERS,
     Lost: reduce_lost,
     types.GeneratorType: _refuse_suspended,
     types.CoroutineType: _refuse_suspended,
@@ -99,12 +100,17 @@ REDUCERS: dict[type, Recipe] = {
 
 # Asked in order for a type that has no entry of its own.
 _BY_BASE: list[tuple[type, Recipe]] = [
+    *live.BY_BASE,
     (enum.Enum, definitions.reduce_enum_member),
     (threading.Thread, reduce_thread),
 ]
 
 # The same, for libraries that are looked up only once the session has imported them.
 _BY_LIBRARY: list[tuple[str, str, Recipe]] = [
+    ("asyncio.mixins", "_LoopBoundMixin", live.reduce_loop_bound),
+    ("sqlite3", "Connection", live.reduce_connection),
+    ("sqlite3", "Cursor", refuse("cursors do not survive a restore; run the query again")),
+    ("logging", "Logger", live.reduce_logger),
     ("concurrent.futures._base", "Future", _refuse_future),
     ("concurrent.futures._base", "Executor", refuse("its workers do not survive a restore; make it again")),
     ("asyncio", "Future", _refuse_future),

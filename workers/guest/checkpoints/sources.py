@@ -12,7 +12,9 @@ import __future__
 import hashlib
 import linecache
 import types
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from .lost import LostObjectError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,7 +44,7 @@ FIELDS: tuple[str, ...] = (
     "co_cellvars",
 )
 
-# The module that images call; a function that cannot be compiled here calls it to raise.
+# The module that images call.
 REBUILD = "_perdure_rebuild"
 
 # ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, without the import: cells are compiled with it.
@@ -87,24 +89,42 @@ def remember(texts: dict[str, Any]) -> None:
             linecache.cache[filename] = (len(text), None, text.splitlines(keepends=True), filename)
 
 
-def recompile(fields: tuple[Any, ...], place: Origin | None) -> types.CodeType:
+class Foreign:
+    """What a stand-in stands for: stored again as it is, it works again under the Python that it came from."""
+
+    __slots__ = ("fields", "magic", "place")
+
+    def __init__(self, magic: str, fields: tuple[Any, ...], place: Origin | None) -> None:
+        self.magic = magic
+        self.fields = fields
+        self.place = place
+
+
+def foreign(code: types.CodeType) -> Foreign | None:
+    """Return what `code` stands for, if it is a stand-in."""
+    last = code.co_consts[-1] if code.co_consts else None
+    return last if isinstance(last, Foreign) else None
+
+
+def recompile(magic: str, fields: tuple[Any, ...], place: Origin | None) -> types.CodeType:
     """Return the code that `fields` describe, compiled by this Python, or a stand-in that raises."""
     known: dict[str, Any] = dict(zip(FIELDS, fields, strict=True))
     if place is None or place[0] not in _texts:
-        return _stand_in(known, "its source is not known, and bytecode of another Python cannot be run")
+        return _stand_in(magic, known, place, "its source is not known, and bytecode of another Python cannot be run")
     key, which, count = place
     alike = _alike(key, known["co_flags"], known["co_qualname"], known["co_firstlineno"])
     if len(alike) == count and _same_signature(alike[which], known):
         return alike[which]
     failed = _compiled[key, known["co_flags"] & _FUTURES]
     if isinstance(failed, SyntaxError):
-        return _stand_in(known, f"this Python does not accept its source: {failed}")
-    return _stand_in(known, "this Python compiles its source to something else")
+        return _stand_in(magic, known, place, f"this Python does not accept its source: {failed}")
+    return _stand_in(magic, known, place, "this Python compiles its source to something else")
 
 
 def is_stand_in(function: object) -> bool:
-    """Say whether `function` only raises, because it could not be compiled here."""
-    return isinstance(function, types.FunctionType) and REBUILD in function.__code__.co_consts
+    """Say whether `function`, or what it wraps, only raises because it could not be compiled here."""
+    function = getattr(function, "__func__", function)
+    return isinstance(function, types.FunctionType) and foreign(function.__code__) is not None
 
 
 def _key(filename: str, text: str) -> str:
@@ -147,13 +167,20 @@ def _same_signature(code: types.CodeType, known: dict[str, Any]) -> bool:
     )
 
 
-def _stand_in(known: dict[str, Any], why: str) -> types.CodeType:
+def _stand_in(magic: str, known: dict[str, Any], place: Origin | None, why: str) -> types.CodeType:
     message = f"{known['co_qualname']!r} was a function, and is lost: {why}"
-    text = f"def stand_in(*args, **kwargs): __import__({REBUILD!r}).raise_lost({message!r})"
+    text = f"def stand_in(*args, **kwargs): None.__call__({message!r})"
     module = compile(text, known["co_filename"], "exec", dont_inherit=True)
     code = next(constant for constant in module.co_consts if isinstance(constant, types.CodeType))
+    # The function to call is a constant: the globals may hold no built-ins (a named tuple's do not).
+    constants = tuple(_raise if constant is None else constant for constant in code.co_consts)
     return code.replace(
+        co_consts=(*constants, Foreign(magic, tuple(known.values()), place)),
         co_name=known["co_name"],
         co_qualname=known["co_qualname"],
         co_firstlineno=known["co_firstlineno"],
     )
+
+
+def _raise(message: str) -> NoReturn:
+    raise LostObjectError(message)

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 # Buffers below this stay inside the stream: a buffer of its own costs a page and a mapping.
 IN_BAND = 32 << 10
 
-# Nesting that the Python pickler may reach. Python calls of Python need no C stack, so only memory bounds it;
-# three calls are made for each level of nesting.
-DEEP = 10_000_000
+# Calls that the Python pickler may be deep in. They need no C stack, so only memory bounds them: a hook that never
+# stops calling itself then costs 200 MB for a moment. Five calls are made for each level of nesting.
+DEEP = 2_000_000
 
 _INT = struct.Struct("<i")
 
@@ -139,6 +139,16 @@ class _Unpickler(pickle.Unpickler):
     def __init__(self, data: bytes, buffers: Iterator[Any], look_up: Callable[[Any], Any]) -> None:
         super().__init__(io.BytesIO(data), buffers=buffers)
         self._look_up = look_up
+
+    def find_class(self, module_name: str, global_name: str, /) -> Any:
+        """Find a function or class of a library, also where this version keeps it in the public module above."""
+        try:
+            return super().find_class(module_name, global_name)
+        except (ImportError, AttributeError):
+            parent, _, private = module_name.rpartition(".")
+            if not parent or not private.startswith("_"):
+                raise
+            return super().find_class(parent, global_name)
 
     def persistent_load(self, pid: Any) -> Any:
         return self._look_up(pid)

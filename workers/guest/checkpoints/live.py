@@ -1,0 +1,375 @@
+"""Recipes for what pickle refuses although it can be made again: locks, files, contexts, caches, views.
+
+Each pair stands together: `reduce_x` says what to store, the `rebuilder` below it makes it again. The names of the
+rebuilders are durable data, as in `rebuild`.
+"""
+
+from __future__ import annotations
+
+import _thread
+import contextvars
+import functools
+import importlib
+import io
+import os
+import re
+import sys
+import threading
+import types
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from .rebuild import lost, rebuilder
+
+if TYPE_CHECKING:
+    from .pickler import Reducers
+
+# --- locks -----------------------------------------------------------------------------------------------
+
+
+def reduce_lock(_reducers: Reducers, lock: _thread.LockType) -> Any:
+    return new_lock, (lock.locked(),)
+
+
+@rebuilder
+def new_lock(locked: bool) -> _thread.LockType:  # noqa: FBT001 - durable data
+    made = _thread.allocate_lock()
+    if locked:
+        made.acquire()
+    return made
+
+
+def reduce_reentrant_lock(reducers: Reducers, lock: Any) -> Any:
+    held = re.search(r"count=(\d+)", repr(lock))
+    count = int(held[1]) if held else 0
+    if count and not lock._is_owned():
+        return reducers.lose(lock, "another thread held it, and threads do not survive a restore")
+    return new_reentrant_lock, (count,)
+
+
+@rebuilder
+def new_reentrant_lock(count: int) -> Any:
+    made = threading.RLock()
+    for _ in range(count):
+        made.acquire()
+    return made
+
+
+def reduce_local(_reducers: Reducers, local: threading.local) -> Any:
+    return new_local, (type(local),), dict(vars(local)), None, None, set_local
+
+
+@rebuilder
+def new_local(kind: type[threading.local]) -> threading.local:
+    return kind()
+
+
+@rebuilder
+def set_local(made: threading.local, state: dict[str, Any]) -> None:
+    vars(made).update(state)
+
+
+# --- files -----------------------------------------------------------------------------------------------
+
+
+def reduce_file(reducers: Reducers, file: Any) -> Any:
+    if file.closed:
+        reducers.rebuilt(file, "it was closed, and is a closed file again")
+        return closed_file, (str(getattr(file, "name", "")),)
+    name = getattr(file, "name", None)
+    if not isinstance(name, str):
+        return reducers.lose(file, f"it was open on descriptor {name}, which has no path to open again")
+    path = os.path.abspath(name)
+    if not os.path.isfile(path):
+        return reducers.lose(file, f"{name!r} is no ordinary file any more; open it again")
+    if file.writable():
+        file.flush()
+    text = isinstance(file, io.TextIOBase)
+    how = {"encoding": file.encoding, "errors": file.errors} if isinstance(file, io.TextIOWrapper) else {}
+    position = file.tell() if file.seekable() else None
+    reducers.rebuilt(file, f"{name!r} is opened again where it stood")
+    buffering = 0 if isinstance(file, io.RawIOBase) else -1
+    return open_file, (path, _mode(file, text=text), how, position, buffering)
+
+
+def _mode(file: Any, *, text: bool) -> str:
+    """Return the mode to open a file with again: as it was, but never one that empties it."""
+    raw: Any = file
+    while type(raw) is not io.FileIO:
+        raw = raw.buffer if type(raw) is io.TextIOWrapper else raw.raw
+    mode = raw.mode.replace("b", "")
+    if mode != "r" and "a" not in mode:
+        mode = "r+"
+    return mode + ("" if text else "b")
+
+
+@rebuilder
+def open_file(path: str, mode: str, how: dict[str, Any], position: int | None, buffering: int) -> Any:
+    try:
+        file = open(path, mode, buffering, **how)  # noqa: SIM115 - it is the session's to close
+        if position is not None and "a" not in mode:
+            file.seek(position)
+    except OSError as error:
+        return lost("an open file", f"{path!r} cannot be opened again: {error}", "")
+    return file
+
+
+@rebuilder
+def closed_file(name: str) -> Any:
+    made = io.BytesIO()
+    made.name = name
+    made.close()
+    return made
+
+
+# --- contexts --------------------------------------------------------------------------------------------
+
+
+def reduce_context_variable(_reducers: Reducers, variable: contextvars.ContextVar[Any]) -> Any:
+    empty = contextvars.Context()
+    default = []
+    try:
+        default.append(empty.run(variable.get))
+    except LookupError:
+        pass
+    now = contextvars.copy_context()
+    value = [now[variable]] if variable in now else []
+    return new_context_variable, (variable.name, default), value, None, None, set_context_variable
+
+
+@rebuilder
+def new_context_variable(name: str, default: list[Any]) -> contextvars.ContextVar[Any]:
+    return contextvars.ContextVar(name, default=default[0]) if default else contextvars.ContextVar(name)
+
+
+@rebuilder
+def set_context_variable(made: contextvars.ContextVar[Any], value: list[Any]) -> None:
+    if value:
+        made.set(value[0])
+
+
+def reduce_context(_reducers: Reducers, context: contextvars.Context) -> Any:
+    return new_context, (), list(context.items()), None, None, fill_context
+
+
+@rebuilder
+def new_context() -> contextvars.Context:
+    return contextvars.Context()
+
+
+@rebuilder
+def fill_context(made: contextvars.Context, values: list[tuple[contextvars.ContextVar[Any], Any]]) -> None:
+    for variable, value in values:
+        made.run(variable.set, value)
+
+
+# --- caches, matches, views ------------------------------------------------------------------------------
+
+
+def reduce_cached_function(reducers: Reducers, function: Any) -> Any:
+    module = sys.modules.get(function.__module__)
+    if module is not None and module.__name__ != "__main__":
+        found: Any = module
+        for part in function.__qualname__.split("."):
+            found = getattr(found, part, None)
+        if found is function:
+            return named, (module.__name__, function.__qualname__)
+    if function.cache_info().currsize:
+        reducers.rebuilt(function, "its cache is empty again")
+    attributes = {name: value for name, value in vars(function).items() if name != "__wrapped__"}
+    parameters = function.cache_parameters()
+    return cached_function, (function.__wrapped__, parameters["maxsize"], parameters["typed"]), attributes
+
+
+@rebuilder
+def cached_function(function: Any, maxsize: int | None, typed: bool) -> Any:  # noqa: FBT001 - durable data
+    return functools.lru_cache(maxsize, typed)(function)
+
+
+@rebuilder
+def named(module: str, qualname: str) -> Any:
+    found: Any = importlib.import_module(module)
+    for part in qualname.split("."):
+        found = getattr(found, part)
+    return found
+
+
+def reduce_match(reducers: Reducers, match: re.Match[Any]) -> Any:
+    for how in ("fullmatch", "match", "search"):
+        again = getattr(match.re, how)(match.string, match.pos, match.endpos)
+        if again is not None and again.regs == match.regs:
+            return new_match, (match.re, how, match.string, match.pos, match.endpos)
+    start = match.start()
+    again = match.re.match(match.string, start, match.endpos)
+    if again is not None and again.regs == match.regs:
+        reducers.rebuilt(match, "its search begins where it matched")
+        return new_match, (match.re, "match", match.string, start, match.endpos)
+    return reducers.lose(match, "matching again gives something else; keep match.groups() instead")
+
+
+@rebuilder
+def new_match(pattern: re.Pattern[Any], how: str, text: Any, start: int, end: int) -> re.Match[Any]:
+    return getattr(pattern, how)(text, start, end)  # type: ignore[no-any-return]
+
+
+def reduce_memory_view(reducers: Reducers, view: memoryview) -> Any:
+    if not view.c_contiguous:
+        reducers.rebuilt(view, "it is a view of a copy")
+        return memoryview, (view.tobytes(),)
+    whole = memoryview(view.obj).cast("B")
+    start = _address(view) - _address(whole)
+    return view_of, (view.obj, view.format, view.shape, start, start + view.nbytes, view.readonly)
+
+
+def _address(view: memoryview) -> int:
+    """Return where the bytes of a view are, which Python itself does not say."""
+    import ctypes  # only for a session that has such views
+
+    class Buffer(ctypes.Structure):
+        _fields_ = (
+            ("address", ctypes.c_void_p),
+            ("owner", ctypes.py_object),
+            ("length", ctypes.c_ssize_t),
+            ("rest", ctypes.c_ssize_t * 16),
+        )
+
+    buffer = Buffer()
+    get = ctypes.pythonapi.PyObject_GetBuffer
+    get.argtypes = [ctypes.py_object, ctypes.POINTER(Buffer), ctypes.c_int]
+    get(view, ctypes.byref(buffer), 0)
+    try:
+        return int(buffer.address)
+    finally:
+        ctypes.pythonapi.PyBuffer_Release(ctypes.byref(buffer))
+
+
+@rebuilder
+def view_of(owner: Any, layout: str, shape: tuple[int, ...], start: int, end: int, readonly: bool) -> memoryview:  # noqa: FBT001 - durable data
+    part: Any = memoryview(owner).cast("B")[start:end]
+    if layout != "B" or len(shape) != 1:
+        part = part.cast(layout, shape)
+    return part.toreadonly() if readonly else part  # type: ignore[no-any-return]
+
+
+def reduce_weak_dict(_reducers: Reducers, mapping: Any) -> Any:
+    return new_weak_dict, (type(mapping),), list(mapping.items()), None, None, fill_weak_dict
+
+
+@rebuilder
+def new_weak_dict(kind: type) -> Any:
+    return kind()
+
+
+@rebuilder
+def fill_weak_dict(made: Any, items: list[tuple[Any, Any]]) -> None:
+    for key, value in items:
+        made[key] = value
+
+
+def reduce_loop_bound(reducers: Reducers, thing: Any) -> Any:
+    """Store an asyncio lock, event or queue without the loop it met: it takes the next one it is used in."""
+    from .pickler import reduce_by_hook
+
+    reduced = reduce_by_hook(reducers, thing)
+    if isinstance(reduced[2], dict) and reduced[2].get("_loop") is not None:
+        return (*reduced[:2], {**reduced[2], "_loop": None}, *reduced[3:])
+    return reduced
+
+
+def reduce_connection(reducers: Reducers, connection: Any) -> Any:
+    """Store an SQLite connection: a database in memory with its content, one in a file by its path."""
+    if connection.in_transaction:
+        return reducers.lose(connection, "a transaction was open; commit before the code ends")
+    paths = [row[2] for row in connection.execute("pragma database_list") if row[1] == "main"]
+    reducers.rebuilt(connection, "it is connected again; functions and settings of the connection are not kept")
+    content = None if paths[0] else connection.serialize()
+    return connection_again, (paths[0], content, connection.isolation_level)
+
+
+@rebuilder
+def connection_again(path: str, content: bytes | None, isolation: Any) -> Any:
+    import sqlite3  # only for a session that has one
+
+    made = sqlite3.connect(path or ":memory:", isolation_level=isolation)
+    if content:
+        made.deserialize(content)
+    return made
+
+
+def reduce_logger(_reducers: Reducers, logger: Any) -> Any:
+    state = logger.level, logger.propagate, logger.disabled, list(logger.handlers)
+    return new_logger, ("" if logger.name == "root" else logger.name,), state, None, None, set_logger
+
+
+@rebuilder
+def new_logger(name: str) -> Any:
+    return importlib.import_module("logging").getLogger(name)
+
+
+@rebuilder
+def set_logger(made: Any, state: tuple[int, bool, bool, list[Any]]) -> None:
+    level, made.propagate, made.disabled, made.handlers[:] = state
+    made.setLevel(level)
+
+
+# --- exceptions ------------------------------------------------------------------------------------------
+
+
+def reduce_exception(reducers: Reducers, error: BaseException) -> Any:
+    """Store an exception with its cause, context and notes; its traceback becomes text in a note of its own."""
+    if type(error).__reduce__ not in _PLAIN_REDUCTIONS or type(error).__reduce_ex__ is not object.__reduce_ex__:
+        from .pickler import reduce_by_hook
+
+        return reduce_by_hook(reducers, error)
+    state = dict(vars(error))
+    if error.__traceback__ is not None:
+        reducers.rebuilt(error, "its traceback is kept as text, in __lost_traceback__")
+        import traceback
+
+        state["__lost_traceback__"] = "".join(traceback.format_exception(error, chain=False))
+    links = error.__cause__, error.__context__, error.__suppress_context__
+    arguments = error.__reduce__()[1]
+    if isinstance(type(error).__init__, types.FunctionType):
+        # Its own __init__ may want other arguments than those it passed on: it already ran.
+        return bare_exception, (type(error), *error.args), (state, error.args, links), None, None, exception_state
+    return type(error), arguments, (state, error.args, links), None, None, exception_state
+
+
+_PLAIN_REDUCTIONS = [
+    kind.__reduce__ for kind in (BaseException, OSError, ImportError, AttributeError, NameError, BaseExceptionGroup)
+]
+
+
+@rebuilder
+def bare_exception(kind: type[BaseException], *arguments: Any) -> BaseException:
+    return kind.__new__(kind, *arguments)
+
+
+@rebuilder
+def exception_state(made: BaseException, state: tuple[dict[str, Any], tuple[Any, ...], tuple[Any, Any, bool]]) -> None:
+    attributes, made.args, (cause, context, suppress) = state
+    vars(made).update(attributes)
+    made.__cause__, made.__context__, made.__suppress_context__ = cause, context, suppress
+
+
+REDUCERS: dict[type, Any] = {
+    _thread.LockType: reduce_lock,
+    type(threading.RLock()): reduce_reentrant_lock,
+    io.TextIOWrapper: reduce_file,
+    io.BufferedReader: reduce_file,
+    io.BufferedWriter: reduce_file,
+    io.BufferedRandom: reduce_file,
+    io.FileIO: reduce_file,
+    contextvars.ContextVar: reduce_context_variable,
+    contextvars.Context: reduce_context,
+    functools._lru_cache_wrapper: reduce_cached_function,
+    re.Match: reduce_match,
+    memoryview: reduce_memory_view,
+    weakref.WeakValueDictionary: reduce_weak_dict,
+    weakref.WeakKeyDictionary: reduce_weak_dict,
+}
+
+BY_BASE: list[tuple[type, Any]] = [
+    (BaseException, reduce_exception),
+    (threading.local, reduce_local),
+]

@@ -80,13 +80,10 @@ class Done:
     def entered(self) -> list[list[Any]]:
         """All deliveries reported, checking that their numbers have no gap."""
         items: list[list[Any]] = []
-        first: int | None = None
-        for each in [*self.seen, self.message]:
-            report = each.get("entered")
-            if report:
-                first = report["at"] if first is None else first
-                assert report["at"] == first + len(items)
-                items += report["items"]
+        reports = [each["entered"] for each in [*self.seen, self.message] if each.get("entered")]
+        for report in reports:
+            assert report["at"] == reports[0]["at"] + len(items)
+            items += report["items"]
         return items
 
 

@@ -42,15 +42,35 @@ def test_afterwards_one_and_one_is_two(code: str) -> None:
 
 def test_writes_come_in_order_raw_ones_too() -> None:
     with Host() as host:
-        done = host.run("import os, sys\nprint('a', 'b')\nos.write(1, b'raw ')\nhttp.get(1)\nprint('c', end='')\nsys.stderr.write('err\\n')\nprint('d\\r', end='')")
-        assert done.writes == [("stdout", "a b\n"), ("stdout", "raw "), ("stdout", "cd\r"), ("stderr", "err\n")] or done.stdout == "a b\nraw cd\r"
+        done = host.run(
+            "import os, sys\n"
+            "print('a', 'b')\n"
+            "os.write(1, b'raw ')\n"
+            "http.get(1)\n"
+            "print('c', end='')\n"
+            "sys.stderr.write('err\\n"
+            "')\n"
+            "print('d\\r', end='')"
+        )
+        assert (
+            done.writes == [("stdout", "a b\n"), ("stdout", "raw "), ("stdout", "cd\r"), ("stderr", "err\n")]
+            or done.stdout == "a b\nraw cd\r"
+        )
         assert done.stderr == "err\n"
         kinds = [each["t"] for each in done.seen]
         assert kinds.index("call") == 2
 
 
 def test_how_output_is_cut_into_writes_does_not_depend_on_time() -> None:
-    code = "import time, sys\nfor i in range(30):\n    print('line', i, end='\\n' if i % 3 else ' ')\n    time.sleep(0.006 if i % 5 == 0 else 0)\nprint('x' * 200_000)\nsys.stdout.write('tail')"
+    code = (
+        "import time, sys\n"
+        "for i in range(30):\n"
+        "    print('line', i, end='\\n"
+        "' if i % 3 else ' ')\n"
+        "    time.sleep(0.006 if i % 5 == 0 else 0)\n"
+        "print('x' * 200_000)\n"
+        "sys.stdout.write('tail')"
+    )
     with Host() as one, Host() as two:
         assert one.run(code).writes == two.run(code).writes
 
@@ -72,11 +92,25 @@ def test_what_is_cut_is_said() -> None:
 
 def test_text_streams_are_those_of_python() -> None:
     with Host() as host:
-        code = "import sys\nsys.stdout.buffer.write(b'bytes\\n')\nsys.stdout.reconfigure(errors='replace')\n(type(sys.stdout).__name__, sys.stdout.encoding, sys.stdout.fileno(), sys.stdout.isatty())"
+        code = (
+            "import sys\n"
+            "sys.stdout.buffer.write(b'bytes\\n"
+            "')\n"
+            "sys.stdout.reconfigure(errors='replace')\n"
+            "(type(sys.stdout).__name__, sys.stdout.encoding, sys.stdout.fileno(), sys.stdout.isatty())"
+        )
         done = host.run(code)
         assert done.result == ("TextIOWrapper", "utf-8", 1, False)
         assert done.stdout == "bytes\n"
-        assert host.run("import contextlib, io\nwith contextlib.redirect_stdout(io.StringIO()) as f:\n    print('in')\nf.getvalue()").result == "in\n"
+        assert (
+            host.run(
+                "import contextlib, io\n"
+                "with contextlib.redirect_stdout(io.StringIO()) as f:\n"
+                "    print('in')\n"
+                "f.getvalue()"
+            ).result
+            == "in\n"
+        )
 
 
 def test_a_users_signal_handler_and_timer_work() -> None:
@@ -127,7 +161,9 @@ def test_a_cancel_stops_the_foreground_and_keeps_the_state(code: str) -> None:
 
 def test_a_cancel_leaves_background_tasks_alone() -> None:
     with Host() as host:
-        host.run("import asyncio\nbackground = asyncio.create_task(asyncio.sleep(0.2, 'alive'))\nawait asyncio.sleep(0)")
+        host.run(
+            "import asyncio\nbackground = asyncio.create_task(asyncio.sleep(0.2, 'alive'))\nawait asyncio.sleep(0)"
+        )
         host.begin("await asyncio.sleep(1000)")
         host.idle()
         host.cancel()

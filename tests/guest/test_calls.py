@@ -97,7 +97,13 @@ http.get('end')
 
 def test_a_task_of_an_earlier_execution_keeps_it_in_its_path() -> None:
     with Host() as host:
-        host.run("import asyncio\nasync def late():\n    await asyncio.sleep(0)\n    return await http.get('late')\nt = asyncio.create_task(late())")
+        host.run(
+            "import asyncio\n"
+            "async def late():\n"
+            "    await asyncio.sleep(0)\n"
+            "    return await http.get('late')\n"
+            "t = asyncio.create_task(late())"
+        )
         done = host.run("await t")
         assert [c["path"] for c in done.calls] == ["analysis@1|main/1.0"]
         assert done.result == "late"
@@ -126,13 +132,21 @@ got
         done = host.run(code)
     assert done.result == ["thread", "p", "q", "plain", "eager", "to_thread"]
     assert {(c["path"], c["args"]["x"]) for c in done.calls} == {
-        ("main/1.0", "thread"), ("main/2.0", "p"), ("main/3.0", "q"), ("main/4/2.0", "eager"), ("main/4/3.0", "to_thread"),
+        ("main/1.0", "thread"), ("main/2.0", "p"), ("main/3.0", "q"),
+        ("main/4/2.0", "eager"), ("main/4/3.0", "to_thread"),
     }  # fmt: skip
 
 
 def test_a_call_is_sent_when_it_is_made() -> None:
     with Host() as host:
-        host.begin("import asyncio\na = http.get(1) if False else None\nasync def f():\n    x = http.get(1); y = http.get(2)\n    return await y, await x\nawait f()")
+        host.begin(
+            "import asyncio\n"
+            "a = http.get(1) if False else None\n"
+            "async def f():\n"
+            "    x = http.get(1); y = http.get(2)\n"
+            "    return await y, await x\n"
+            "await f()"
+        )
         first, second = host.until("call"), host.until("call")
         assert set(host.idle()["waiting"]) == {first["path"], second["path"]}
         host.reply(second["path"], value="b")
@@ -163,12 +177,34 @@ def test_an_error_is_raised_at_the_call() -> None:
 
     with Host() as host:
         error = host.run("x = 1\nhttp.get(2)", fail).error
-        assert (error["module"], error["type"], error["message"], error["line"]) == ("perdure", "CallInDoubt", "who knows", 2)
+        assert (error["module"], error["type"], error["message"], error["line"]) == (
+            "perdure",
+            "CallInDoubt",
+            "who knows",
+            2,
+        )
         assert error["traceback"].splitlines()[1:3] == ['  File "<analysis@1>", line 2, in <module>', "    http.get(2)"]
         assert "_perdure" not in error["traceback"]
-        code = "import perdure\ntry:\n    await http.get(2)\nexcept perdure.CallError as e:\n    got = e\n(type(got).__name__, got.data)"
+        code = (
+            "import perdure\n"
+            "try:\n"
+            "    await http.get(2)\n"
+            "except perdure.CallError as e:\n"
+            "    got = e\n"
+            "(type(got).__name__, got.data)"
+        )
         assert host.run(code, fail).error is None
-        assert host.run("async def f():\n    try:\n        await http.get(2)\n    except perdure.CallError as e:\n        return e.type, e.data\nawait f()", fail).result == ("CallInDoubt", {"n": 1})
+        assert host.run(
+            (
+                "async def f():\n"
+                "    try:\n"
+                "        await http.get(2)\n"
+                "    except perdure.CallError as e:\n"
+                "        return e.type, e.data\n"
+                "await f()"
+            ),
+            fail,
+        ).result == ("CallInDoubt", {"n": 1})
 
 
 def test_what_is_not_granted_or_does_not_fit_is_refused_here() -> None:
@@ -209,7 +245,9 @@ def test_large_arguments_and_replies_travel_as_streams() -> None:
         call = host.until("call")
         data = host.streams.take(call["args_stream"])
         assert len(data) > 3_000_000
-        host.send({"t": "reply", "path": call["path"], "value_stream": host.send_stream(b'"' + b"y" * 2_000_000 + b'"')})
+        host.send(
+            {"t": "reply", "path": call["path"], "value_stream": host.send_stream(b'"' + b"y" * 2_000_000 + b'"')}
+        )
         assert host.finish().result == 2_000_000
 
 
@@ -260,7 +298,12 @@ turns
 
 def test_a_delivery_that_nobody_waits_for_is_a_divergence() -> None:
     replay = {"deliveries": [["r", "main.1", 0, {"value": 1}]], "timers": {}, "consumed": 1}
-    for code in ("http.get(1)", "1", "import asyncio\nawait asyncio.sleep(5)", "import asyncio\nasync def f():\n    return await ask(1)\nawait f()"):
+    for code in (
+        "http.get(1)",
+        "1",
+        "import asyncio\nawait asyncio.sleep(5)",
+        "import asyncio\nasync def f():\n    return await ask(1)\nawait f()",
+    ):
         with Host() as host:
             done = host.run(code, lambda _c: None, replay)
             assert done.status == "diverged"
@@ -269,7 +312,17 @@ def test_a_delivery_that_nobody_waits_for_is_a_divergence() -> None:
 
 def test_a_call_between_executions_is_refused() -> None:
     with Host() as host:
-        host.run("import threading, time, perdure\ngot = []\nrelease = threading.Event()\ndef late():\n    release.wait()\n    try:\n        http.get(1)\n    except perdure.NoExecution as e:\n        got.append(str(e))")
+        host.run(
+            "import threading, time, perdure\n"
+            "got = []\n"
+            "release = threading.Event()\n"
+            "def late():\n"
+            "    release.wait()\n"
+            "    try:\n"
+            "        http.get(1)\n"
+            "    except perdure.NoExecution as e:\n"
+            "        got.append(str(e))"
+        )
         host.run("t = threading.Thread(target=late, name='late'); t.start()")
         assert host.run("import _thread\nthreading.Timer(0.02, release.set).start()").left != []
         assert host.maybe_receive(0.1) is None

@@ -26,12 +26,21 @@ def test_one_namespace_lives_over_executions() -> None:
 
 def test_await_at_the_top_and_background_tasks() -> None:
     with Host() as host:
-        host.run("import asyncio\nlog = []\nasync def tick():\n    for i in range(3):\n        await asyncio.sleep(0)\n        log.append(i)")
+        host.run(
+            "import asyncio\n"
+            "log = []\n"
+            "async def tick():\n"
+            "    for i in range(3):\n"
+            "        await asyncio.sleep(0)\n"
+            "        log.append(i)"
+        )
         host.run("task = asyncio.create_task(tick())")
         assert host.run("log").result == []
         assert host.run("await task\nlog").result == [0, 1, 2]
         assert host.run("asyncio.run(asyncio.sleep(0, 'run'))").result == "run"
-        left = host.run("forever = asyncio.create_task(asyncio.sleep(1000), name='forever')\nawait asyncio.sleep(0)").left
+        left = host.run(
+            "forever = asyncio.create_task(asyncio.sleep(1000), name='forever')\nawait asyncio.sleep(0)"
+        ).left
         assert left == ["forever"]
 
 
@@ -80,12 +89,17 @@ def test_a_traceback_shows_the_users_frames_with_carets() -> None:
         awaited = host.run("async def f():\n    raise KeyError('k')\nawait f()").error["traceback"]
         assert "_perdure" not in awaited
         assert "asyncio" not in awaited
-        assert 'line 3, in <module>\n    await f()' in awaited
+        assert "line 3, in <module>\n    await f()" in awaited
 
 
 def test_chained_and_grouped_exceptions_come_whole() -> None:
     with Host() as host:
-        code = "try:\n    1/0\nexcept ZeroDivisionError as e:\n    raise ExceptionGroup('g', [ValueError('v'), KeyError('k')]) from e"
+        code = (
+            "try:\n"
+            "    1/0\n"
+            "except ZeroDivisionError as e:\n"
+            "    raise ExceptionGroup('g', [ValueError('v'), KeyError('k')]) from e"
+        )
         text = host.run(code).error["traceback"]
         for part in ("ZeroDivisionError", "direct cause", "ValueError: v", "KeyError: 'k'", "ExceptionGroup: g"):
             assert part in text
@@ -166,7 +180,10 @@ def test_classes_of_the_session_pickle() -> None:
 
 
 def test_randomness_comes_from_the_seed() -> None:
-    code = "import random, os, secrets, uuid\n(random.random(), os.urandom(4), secrets.token_hex(4), str(uuid.uuid4()), random.Random().random(), hash('a'))"
+    code = (
+        "import random, os, secrets, uuid\n"
+        "(random.random(), os.urandom(4), secrets.token_hex(4), str(uuid.uuid4()), random.Random().random(), hash('a'))"
+    )
     with Host(seed=1) as one, Host(seed=1) as same, Host(seed=2) as other:
         first = one.run(code).result
         assert same.run(code).result == first

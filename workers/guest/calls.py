@@ -1,4 +1,4 @@
-"""Capability calls as code sees them: ``http.get(url)``, ``await ask("Pay?")``, ``input()``, ``perdure.call(name, ...)``.
+"""Capability calls as code sees them: ``http.get(url)``, ``await ask("Pay?")``, ``input()``, ``perdure.call(...)``.
 
 1. A call is sent when it is made, whoever awaits it later: ``gather`` of calls runs them concurrently.
 2. In a running coroutine a call is an awaitable; elsewhere it blocks this thread alone and returns the reply.
@@ -80,7 +80,7 @@ class Call(Future):
             warnings.warn_explicit(text, RuntimeWarning, self._perdure_file, self._perdure_line)
             if self.done():
                 self.exception()
-        super().__del__()  # type: ignore[misc]
+        super().__del__()
 
 
 Call.__module__ = "perdure"
@@ -133,12 +133,12 @@ class Calls:
         #: A reason why no call can be made just now: a repr is taken, a checkpoint is made.
         self.refused = ""
 
-    # -- what code sees -----------------------------------------------------------------------------------------------
+    # -- what code sees --------------------------------------------------------
 
     def grant(self, grants: Iterable[dict[str, Any]]) -> None:
-        """Replace what is granted; the first part of each name becomes a builtin, unless Python has one of that name."""
+        """Replace what is granted; the first part of each name becomes a builtin, unless Python has one."""
         for name in self._placed:
-            vars(builtins).pop(name, None)
+            builtins.__dict__.pop(name, None)
         self._grants = {each["name"]: each for each in grants}
         tops = dict.fromkeys(name.split(".")[0] for name in self._grants)
         self._placed = [name for name in tops if not hasattr(builtins, name)]
@@ -190,12 +190,10 @@ class Calls:
         if text:
             sys.stdout.write(text)
             sys.stdout.flush()
-        line, filename = self._where()
-        asked = self._send("input", {"prompt": text}, line, None)
-        del filename
+        asked = self._send("input", {"prompt": text}, self._where()[0], None)
         return str(self._outcome(self._hub.wait_reply(asked)))
 
-    # -- calling ---------------------------------------------------------------------------------------------------------
+    # -- calling ---------------------------------------------------------------
 
     def call(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Send a call; return the reply, or an awaitable in a running coroutine."""
@@ -252,14 +250,16 @@ class Calls:
 
     def _where(self) -> tuple[int, str]:
         """Return the line and file of the innermost frame of submitted code, else of whoever calls us."""
-        frame = outside = sys._getframe(1)
-        ours = frame.f_code.co_filename
-        while frame is not None and not self._is_user_file(frame.f_code.co_filename):
+        outside = sys._getframe(1)
+        ours = outside.f_code.co_filename
+        frame: types.FrameType | None = outside
+        while frame is not None:
+            if self._is_user_file(frame.f_code.co_filename):
+                return frame.f_lineno, frame.f_code.co_filename
             if outside.f_code.co_filename == ours:
                 outside = frame
-            frame = frame.f_back  # type: ignore[assignment]
-        frame = frame or outside
-        return frame.f_lineno, frame.f_code.co_filename
+            frame = frame.f_back
+        return outside.f_lineno, outside.f_code.co_filename
 
 
 def failure(error: dict[str, Any]) -> errors.CallError:

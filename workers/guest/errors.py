@@ -120,6 +120,6 @@ def public() -> dict[str, type[BaseException]]:
 def from_data(error: dict[str, Any], data: Any) -> CallError:
     """Return the exception for an error in a reply; a type this runtime does not know is a plain CallError."""
     name = str(error.get("type", ""))
-    found = _PUBLIC.get(name)
-    cls = found if found is not None and issubclass(found, CallError) else CallError
-    return cls(str(error.get("message", "")), data, name)
+    cls: type[Any] = _PUBLIC.get(name, CallError)
+    told: CallError = (cls if issubclass(cls, CallError) else CallError)(str(error.get("message", "")), data, name)
+    return told

@@ -71,10 +71,10 @@ class Executor:
             for unit in program.units:
                 outcome.line = unit.line
                 self._statement(unit, outcome)
-        except SystemExit as exit:
-            outcome.status, outcome.error = "exit", exit
-            outcome.code = _exit_code(exit.code)
-        except BaseException as error:  # noqa: BLE001 - whatever the code raises is its outcome
+        except SystemExit as left:
+            outcome.status, outcome.error = "exit", left
+            outcome.code = _exit_code(left.code)
+        except BaseException as error:
             outcome.status, outcome.error = "error", error
             if self._cancelled and isinstance(error, (errors.Cancelled, asyncio.CancelledError)):
                 outcome.status = "cancelled"
@@ -121,7 +121,7 @@ class Executor:
             raise error
         return task.result()
 
-    # -- cancel ---------------------------------------------------------------------------------------------------------
+    # -- cancel ----------------------------------------------------------------
 
     def _cancel(self, _number: int, _frame: object) -> None:
         """SIGUSR1: stop the foreground, once."""
@@ -135,7 +135,7 @@ class Executor:
         goal.cancel()
         loop.wake()
 
-    # -- create_task in a statement without await ------------------------------------------------------------------
+    # -- create_task in a statement without await ------------------------------
 
     def _supply_loop(self) -> None:
         create: Any = asyncio.create_task

@@ -169,7 +169,7 @@ class Hub:
         self._parties: dict[Party, int] = {}
         channel.report = self._report
 
-    # -- messages -------------------------------------------------------------------------------------------------
+    # -- messages --------------------------------------------------------------
 
     def send(self, message: Message) -> None:
         """Send a message after the output written before it, with the deliveries consumed."""
@@ -191,7 +191,7 @@ class Hub:
         party = Waiter("", "")
         return self._wait(party, lambda: self.control.popleft() if self.control else None, idle=False)
 
-    # -- calls and sleeps ------------------------------------------------------------------------------------------
+    # -- calls and sleeps ------------------------------------------------------
 
     def ask(self, asked: Asked, message: Message) -> None:
         """Send a call."""
@@ -248,7 +248,7 @@ class Hub:
         left = self.deliveries.timers.get(path)
         return deadline if left is None else self.clock.now() + left
 
-    # -- loops ------------------------------------------------------------------------------------------------------
+    # -- loops -----------------------------------------------------------------
 
     def rest(self, loop: LoopParty) -> None:
         """The loop has nothing ready: wait until one delivery was made to it, or something else stirs it."""
@@ -296,7 +296,7 @@ class Hub:
         loop.deliver(REPLY, asked.path, asked.outcome)
         return True
 
-    # -- consuming ---------------------------------------------------------------------------------------------------
+    # -- consuming -------------------------------------------------------------
 
     def _replayed(self, party: Party) -> Delivery:
         delivery = self.deliveries.replayed()
@@ -306,12 +306,16 @@ class Hub:
     def _entered(self, kind: str, path: str, turns: int) -> None:
         self.deliveries.entered(kind, path, turns)
         if self.deliveries.unreported >= UNREPORTED:
-            self.channel.send({"t": "entered"}, entered=True)
+            # One thread runs, which is why nothing is waited for: the host only takes note.
+            self.channel.send(
+                {"t": "idle", "waiting": [], "timers": [], "consumed": self.deliveries.consumed, "threads": 1},
+                entered=True,
+            )
 
     def _report(self) -> dict[str, Any] | None:
         return self.deliveries.report()
 
-    # -- waiting -----------------------------------------------------------------------------------------------------
+    # -- waiting ---------------------------------------------------------------
 
     def _wait[T](self, party: Party, ready: Callable[[], T | None], *, idle: bool = True) -> T:
         self._flush()
@@ -403,7 +407,7 @@ class Hub:
             if other is not party:
                 other.wake()
 
-    # -- when nothing can go on -----------------------------------------------------------------------------------
+    # -- when nothing can go on ------------------------------------------------
 
     def _tell_idle(self) -> bool:
         if not self.execution or self.deliveries.replaying:
@@ -414,13 +418,15 @@ class Hub:
             now = self.clock.now()
             timers = sorted((due - now, path) for party in parties for path, due in party.deadlines())
             waiting = [path for party in parties for path in party.waiting()]
-        self.send({
-            "t": "idle",
-            "waiting": waiting[:IDLE_NAMED],
-            "timers": [[path, max(0.0, left)] for left, path in timers[:IDLE_NAMED]],
-            "consumed": self.deliveries.consumed,
-            "threads": threads,
-        })
+        self.send(
+            {
+                "t": "idle",
+                "waiting": waiting[:IDLE_NAMED],
+                "timers": [[path, max(0.0, left)] for left, path in timers[:IDLE_NAMED]],
+                "consumed": self.deliveries.consumed,
+                "threads": threads,
+            }
+        )
         return True
 
     def _stuck(self, party: Party) -> bool:
@@ -442,12 +448,14 @@ class Hub:
         if head is None:
             return
         what = "the reply to call" if head.kind == REPLY else "the firing of timer"
-        self.send({
-            "t": "diverged",
-            "message": f"{what} {head.path} is recorded next, and nothing in the code waits for it now",
-            "expected": f"{head.kind} {head.path} {head.turns}",
-            "path": head.path,
-        })
+        self.send(
+            {
+                "t": "diverged",
+                "message": f"{what} {head.path} is recorded next, and nothing in the code waits for it now",
+                "expected": f"{head.kind} {head.path} {head.turns}",
+                "path": head.path,
+            }
+        )
         self.halt()
 
     def halt(self) -> None:

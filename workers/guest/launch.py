@@ -1,4 +1,4 @@
-"""How a guest process is started: its command line and its environment. Imported by the host, and by nothing in the guest."""
+"""How a guest process is started: its command line and its environment. The host imports it, the guest does not."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ _BOOT = """
 def boot():
     import importlib.util, os, sys
     def load(name, path, folder=None):
-        spec = importlib.util.spec_from_file_location(name, path, submodule_search_locations=[folder] if folder else None)
+        inside = [folder] if folder else None
+        spec = importlib.util.spec_from_file_location(name, path, submodule_search_locations=inside)
         module = sys.modules[name] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
     guest, cloudpickle, values = os.environ.pop("PERDURE_GUEST").split(os.pathsep)

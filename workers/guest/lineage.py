@@ -106,7 +106,7 @@ class Family:
         self._tasks.setdefault(task, node)
 
     def of_thread(self) -> Node:
-        """Return this thread's node; one that was not started through ``threading`` is born now, of the main program."""
+        """Return this thread's node; one not started through ``threading`` is born now, of the main program."""
         node = self._local.node
         if node is None:
             node = self._threads.get(threading.current_thread()) or self.main.child()

@@ -87,7 +87,7 @@ class TimerHandle(events.TimerHandle):
     path: str
 
 
-class GuestSelector(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
+class GuestSelector(selectors.DefaultSelector):
     """The loop's selector, and its place to wait."""
 
     loop: GuestLoop | None = None
@@ -130,7 +130,7 @@ class GuestLoop(asyncio.SelectorEventLoop):
         #: The node of a task that a factory is making just now, for one that starts at once.
         self.announced: Node | None = None
 
-    # -- the loop's own methods -----------------------------------------------------------------------------------
+    # -- the loop's own methods ------------------------------------------------
 
     def time(self) -> float:
         return self.hub.clock.now()
@@ -141,19 +141,19 @@ class GuestLoop(asyncio.SelectorEventLoop):
     def create_task(self, coro: Any, **options: Any) -> Any:
         self._check_closed()  # type: ignore[attr-defined]
         node = self.family.current().child()
-        if isinstance(coro, Future) and hasattr(coro, "perdure_coroutine"):
-            coro = coro.perdure_coroutine()
+        make: Any = getattr(coro, "perdure_coroutine", None) if isinstance(coro, Future) else None
+        body: Any = coro if make is None else make()
         if options.get("name") is None:
             births.names += 1
             options["name"] = f"Task-{births.names}"
         if self.get_task_factory() is None:
-            task: Any = Task(coro, node=node, loop=self, **options)
+            task: Any = Task(body, node=node, loop=self, **options)
             if task._source_traceback:
                 del task._source_traceback[-1]
             return task
         self.announced = node
         try:
-            task = super().create_task(coro, **options)
+            task = super().create_task(body, **options)
         finally:
             self.announced = None
         self.family.adopt(task, node)
@@ -164,14 +164,16 @@ class GuestLoop(asyncio.SelectorEventLoop):
         births.names += 1
         return Task(coro, node=self.family.main, loop=self, name=f"Task-{births.names}", context=context)
 
-    def call_at(self, when: float, callback: Any, *args: Any, context: Context | None = None) -> TimerHandle:
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Any, *args: Any, context: Context | None = None
+    ) -> Any:
         if when is None:
             raise TypeError("when cannot be None")
         self._check_closed()  # type: ignore[attr-defined]
         if self.get_debug():
             self._check_thread()  # type: ignore[attr-defined]
             self._check_callback(callback, "call_at")  # type: ignore[attr-defined]
-        timer = TimerHandle(when, callback, args, self, context)
+        timer: Any = TimerHandle(when, callback, args, self, context)
         if timer._source_traceback:
             del timer._source_traceback[-1]
         path = self.family.current().next_timer(self.hub.execution or self.family.execution)
@@ -194,7 +196,7 @@ class GuestLoop(asyncio.SelectorEventLoop):
         new = not asyncio.isfuture(future)
         goal = asyncio.ensure_future(future, loop=self)
         if new:
-            goal._log_destroy_pending = False  # type: ignore[attr-defined]
+            goal._log_destroy_pending = False
         self.goal = goal
         try:
             return super().run_until_complete(goal)
@@ -213,7 +215,7 @@ class GuestLoop(asyncio.SelectorEventLoop):
             self.hub.forget(path)
         self._calls.clear()
 
-    # -- turns ------------------------------------------------------------------------------------------------------
+    # -- turns -----------------------------------------------------------------
 
     def descriptors(self) -> list[int]:
         """Return the descriptors this loop lives on."""
@@ -232,7 +234,7 @@ class GuestLoop(asyncio.SelectorEventLoop):
         """A top-level statement begins: turns count from here, so that where a step ended cannot matter."""
         self._turns = 0
 
-    # -- a party of the hub -----------------------------------------------------------------------------------------
+    # -- a party of the hub ----------------------------------------------------
 
     def expect(self, path: str, deliver: Callable[[dict[str, Any]], None]) -> None:
         """Have the reply to that call delivered to ``deliver``."""
@@ -241,7 +243,7 @@ class GuestLoop(asyncio.SelectorEventLoop):
     def drop_unawaited(self) -> None:
         """The execution ends: let go of calls that nobody ever awaited and nobody keeps; they say so themselves."""
         for path in list(self._calls):
-            call = weakref.ref(self._calls[path].__self__)  # type: ignore[attr-defined]
+            call: Any = weakref.ref(self._calls[path].__self__)  # type: ignore[attr-defined]
             if call().perdure_awaited:
                 continue
             del self._calls[path]
@@ -261,7 +263,7 @@ class GuestLoop(asyncio.SelectorEventLoop):
         if kind == REPLY:
             self._calls.pop(path)(outcome or {})
             return
-        timer = self._timers.pop(path)
+        timer: Any = self._timers.pop(path)
         # What was slept is not slept again, and the clock shows it as slept.
         self.hub.clock.reach(timer._when)
         timer._scheduled = False

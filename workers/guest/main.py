@@ -14,7 +14,6 @@ import json
 import os
 import struct
 import sys
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from . import checkpoint, entropy, loop, result
@@ -84,7 +83,7 @@ class Guest:
         self.namespace.set_up()
         self.executor = Executor(self.namespace)
         own = os.dup(2)
-        faulthandler.enable(SimpleNamespace(fileno=lambda: own))  # type: ignore[arg-type]
+        faulthandler.enable(own)
         descriptors = [own, *self.output.take_descriptors(), *self.executor.loop.descriptors()]
         out, err = self.output.streams()
         sys.stdout = sys.__stdout__ = out  # type: ignore[misc]
@@ -102,7 +101,7 @@ class Guest:
         self.output.forked = True
         self.threads.forget_forked()
 
-    # -- messages -------------------------------------------------------------------------------------------------------
+    # -- messages --------------------------------------------------------------
 
     def serve(self) -> None:
         """Answer messages until the channel closes."""
@@ -120,8 +119,9 @@ class Guest:
             message["code"] = self._channel.streams.take(code_stream).decode("utf-8", "surrogatepass")
         recorded = self._channel.content(message, "replay")
         for item in (recorded or {}).get("deliveries", ()):
-            if len(item) > 3 and "value_stream" in item[3]:
-                item[3] = {"value": self._channel.content(item[3], "value")}
+            for outcome in item[3:]:
+                if "value_stream" in outcome:
+                    outcome["value"] = self._channel.content(outcome, "value")
         if message.get("grants") is not None:
             self.calls.grant(message["grants"])
         self.sources.add(filename, message["code"])
@@ -131,8 +131,8 @@ class Guest:
         self.output.begin(self._output_limit)
         self.family.begin(execution)
         self.hub.begin(execution, recorded)
-        outcome = self.executor.run(message["code"], filename)
-        self._done(number, filename, outcome)
+        ended = self.executor.run(message["code"], filename)
+        self._done(number, filename, ended)
 
     def _as_script(self, filename: str, argv: list[str]) -> None:
         """Set what a script sees of how it was started, as ``python FILE ARGUMENTS`` does."""
@@ -152,7 +152,7 @@ class Guest:
             if outcome.status == "exit":
                 message["code"] = outcome.code
                 if isinstance(outcome.error, SystemExit) and not isinstance(outcome.error.code, (int, type(None))):
-                    print(outcome.error.code, file=sys.stderr)
+                    sys.stderr.write(f"{outcome.error.code}\n")
         elif outcome.valued:
             self._value(number, outcome.value, message)
         self.calls.refused = ""

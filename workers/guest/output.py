@@ -2,7 +2,7 @@
 
 1. Where one write ends and the next begins depends on what is written, never on time: at the last line end of a
    ``write``, at a flush, before any message, before waiting, at the end, and at WRITE_MAX characters.
-2. Writes of descriptors (extensions, ``os.write``, faulthandler) land in files of ours and come in before the next message.
+2. What is written to descriptors (by extensions, ``os.write``) lands in files of ours and goes before the next message.
 3. What is cut is said, once, in the output itself.
 """
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Output", "memory_file"]
 
-#: Characters of one write: twelve bytes each at worst in JSON, so that a frame (1 MiB) has room for what it carries besides.
+#: Characters of one write: twelve bytes each at worst in JSON, so that a frame (1 MiB) has room for more.
 WRITE_MAX = 32 << 10
 #: Bytes collected without a line end before they are sent.
 HELD_MAX = 64 << 10
@@ -111,7 +111,7 @@ class Output:
         return self._stream(1, "surrogateescape"), self._stream(2, "backslashreplace")
 
     def _stream(self, fd: int, errors: str) -> io.TextIOWrapper:
-        stream = io.TextIOWrapper(Sink(self, fd), encoding="utf-8", errors=errors, newline="\n", write_through=True)  # type: ignore[type-var]
+        stream = io.TextIOWrapper(Sink(self, fd), encoding="utf-8", errors=errors, newline="\n", write_through=True)
         stream.mode = "w"  # type: ignore[misc]
         return stream
 

@@ -33,7 +33,7 @@ class Deliveries:
     def __init__(self, recorded: dict[str, Any] | None = None) -> None:
         recorded = recorded or {}
         items = recorded.get("deliveries", ())
-        self._recorded = deque(Delivery(item[0], item[1], item[2], item[3] if len(item) > 3 else None) for item in items)
+        self._recorded = deque(Delivery(*item) for item in items)
         #: Seconds left of timers whose deadline is recorded, by path.
         self.timers: dict[str, float] = dict(recorded.get("timers", {}))
         #: Number of the next delivery to be consumed. Those replayed end where the numbering of new ones begins.

@@ -29,7 +29,7 @@ TRACEBACK_MAX = 100_000
 #: Characters of an exception's message.
 MESSAGE_MAX = 10_000
 
-_OURS = os.path.dirname(os.path.abspath(__file__)) + os.sep  # noqa: PTH100, PTH120 - the guest imports little
+_OURS = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _BOOT = "<perdure>"
 
 
@@ -61,7 +61,7 @@ def bounded_repr(value: Any, limit: int) -> str:
         text = within(REPR_SECONDS, lambda: _repr(value, limit))
     except _TooLong:
         return f"<{_type_name(value)}: its repr takes more than {REPR_SECONDS:g} s>"
-    except BaseException as error:  # noqa: BLE001 - a repr may raise anything, and it is said
+    except BaseException as error:
         return f"<{_type_name(value)}: its repr raised {type(error).__name__}>"
     if len(text) > limit:
         text = f"{text[:limit]}... ({len(text) - limit} more characters)"
@@ -75,12 +75,12 @@ def _repr(value: Any, limit: int) -> str:
     if kind in (list, tuple, set, frozenset, dict) and len(value) > limit:
         short = reprlib.Repr(maxlist=1000, maxtuple=1000, maxset=1000, maxfrozenset=1000, maxdict=1000, maxstring=1000)
         return f"{short.repr(value)} ({len(value)} in all)"
-    text = repr(value)
+    text: str = repr(value)
     return str.__str__(text)
 
 
 def _type_name(value: Any) -> str:
-    return type.__getattribute__(type(value), "__qualname__")
+    return str(type.__getattribute__(type(value), "__qualname__"))
 
 
 def encoded(value: Any) -> tuple[bool, Any]:
@@ -96,7 +96,7 @@ def describe_error(error: BaseException, filename: str) -> dict[str, Any]:
     kind = type(error)
     try:
         text, message, notes = within(REPR_SECONDS, lambda: _texts(error))
-    except BaseException as problem:  # noqa: BLE001 - an exception's own methods may raise anything, and it is said
+    except BaseException as problem:
         why = "takes too long" if isinstance(problem, _TooLong) else f"raised {type(problem).__name__}"
         message, notes = f"<the text of this exception {why}>", []
         text = f"{kind.__qualname__}: {message}\n"

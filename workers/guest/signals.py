@@ -68,7 +68,7 @@ class Guard:
 
 
 def install(critical: Critical) -> None:
-    """Make ``signal.signal`` install handlers that wait for ``critical``; ``getsignal`` still returns the user's own."""
+    """Make ``signal.signal`` install handlers that wait for ``critical``; ``getsignal`` returns the user's own."""
     set_handler, get_handler = signal.signal, signal.getsignal
 
     def ours(handler: Handler) -> Handler:
@@ -83,8 +83,8 @@ def install(critical: Critical) -> None:
 
     @wraps(set_handler)
     def set_deferred(signalnum: int, handler: Any) -> Any:
-        known = isinstance(handler, (int, signal.Handlers)) or not callable(handler)
-        return theirs(set_handler(signalnum, handler if known else ours(handler)))
+        wrapped = ours(handler) if callable(handler) and not isinstance(handler, int) else handler
+        return theirs(set_handler(signalnum, wrapped))
 
     @wraps(get_handler)
     def get_original(signalnum: int) -> Any:

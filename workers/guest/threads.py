@@ -34,7 +34,9 @@ class Threads:
         """Hook them, at class level."""
         self._hub.running_threads = self.running
         family = self._family
-        start, submit, sleep = threading.Thread.start, pools.ThreadPoolExecutor.submit, time.sleep
+        start: Any = threading.Thread.start
+        submit: Any = pools.ThreadPoolExecutor.submit
+        sleep = time.sleep
 
         @functools.wraps(start)
         def start_known(thread: threading.Thread) -> None:
@@ -45,7 +47,7 @@ class Threads:
         def submit_known(pool: Any, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
             node = family.current().child()
             with family.no_births():
-                future = submit(pool, family.run_as, node, fn, args, kwargs)
+                future: Future[Any] = submit(pool, family.run_as, node, fn, args, kwargs)
             with self._lock:
                 self._work += 1
             future.add_done_callback(self._worked)
@@ -59,7 +61,7 @@ class Threads:
                 return
             hub.sleep(family.current().next_timer(hub.execution), seconds)
 
-        threading.Thread.start = start_known  # type: ignore[method-assign]
+        threading.Thread.start = start_known  # type: ignore[assignment, method-assign]
         pools.ThreadPoolExecutor.submit = submit_known  # type: ignore[method-assign]
         time.sleep = sleep_known
 
@@ -69,7 +71,7 @@ class Threads:
 
     def running(self, blocked: set[int]) -> int:
         """Return how many threads run, not counting the given ones and the idle workers of pools."""
-        workers = pools._threads_queues  # type: ignore[attr-defined]
+        workers = pools._threads_queues
         alive = threading.enumerate()
         plain = sum(each.ident not in blocked and each not in workers for each in alive)
         waiting = sum(each.ident in blocked and each in workers for each in alive)
@@ -78,7 +80,7 @@ class Threads:
     def names(self) -> list[str]:
         """Return the names of the user's threads that live, without the workers of pools."""
         main = threading.main_thread()
-        workers = pools._threads_queues  # type: ignore[attr-defined]
+        workers = pools._threads_queues
         return [each.name for each in threading.enumerate() if each is not main and each not in workers]
 
     def forget_forked(self) -> None:

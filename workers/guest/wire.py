@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CHUNK_SIZE", "MAX_FRAME", "Chunk", "Decoder", "Streams", "WireError", "chunk_frames", "message_frame"]
 
-#: Largest frame, kind and payload: both sides refuse more. Framing costs nothing at this size, and it fits memory twice.
+#: Largest frame, kind and payload: both sides refuse more. Framing costs nothing at this size.
 MAX_FRAME = 1 << 20
 #: Bytes of a stream in one frame: small enough that a message in between is not held up, far below MAX_FRAME.
 CHUNK_SIZE = 256 << 10

@@ -554,12 +554,14 @@ class Run:
         idle = self._idle
         if idle is None or self._taken < self._sent or self._queue or self._busy or self._running:
             return
+        if idle.threads:
+            return
         divergence = self.journal.rested(self._held[0] if self._held else None, "waits without asking it")
         if divergence is not None:
             self._finish(Diverging(divergence))
             return
         nearest = min((left for _, left in idle.timers), default=None)
-        if idle.threads or (nearest is not None and nearest < NEAR_TIMER):
+        if nearest is not None and nearest < NEAR_TIMER:
             return
         self._spawn(self._rest(idle))
 

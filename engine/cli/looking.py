@@ -78,7 +78,7 @@ def _table(headers: list[str], rows: list[list[str]]) -> None:
         table.add_column(header, overflow="fold")
     for row in rows:
         table.add_row(*(Text(plain(cell), style=_STYLES.get(cell, "")) for cell in row))
-    _console()._say(table)
+    _console().print(table)
 
 
 def ago(then: int | None, now: float | None = None) -> str:
@@ -202,7 +202,7 @@ async def show_tree(state: Path, execution: str, *, json: bool) -> None:
     if json:
         _print_json(tree)
         return
-    _console()._say(_drawn(tree))
+    _console().print(_drawn(tree))
 
 
 def _drawn(node: TreeNode) -> Tree:

@@ -25,18 +25,27 @@ SLOW = 0.15
 
 def account(folder: Path) -> dict[str, int]:
     """Return what the service's journal says: requests, claims filed, and requests that repeated a key."""
-    try:
-        entries = [json.loads(line) for line in (folder / JOURNAL).read_text().splitlines()]
-    except FileNotFoundError:
-        entries = []
+    entries = _entries(folder / JOURNAL)
     filed = sum(not entry["repeated"] for entry in entries)
     return {"requests": len(entries), "filed": filed, "repeated": len(entries) - filed}
+
+
+def _entries(journal: Path) -> list[dict[str, Any]]:
+    try:
+        text = journal.read_text()
+    except FileNotFoundError:
+        return []
+    # A line cut short by a kill was never replied to: it does not count.
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
 
 class _Claims:
     def __init__(self, folder: Path) -> None:
         self._file = folder / JOURNAL
-        self._by_key: dict[str, int] = {}
+        entries = _entries(self._file)
+        if self._file.exists():
+            _cut_to_whole_lines(self._file)
+        self._by_key: dict[str, int] = {entry["key"]: entry["claim"] for entry in entries}
         self._lock = threading.Lock()
 
     def file(self, key: str, body: Any) -> int:
@@ -46,10 +55,16 @@ class _Claims:
             # A claim's number follows from its content, so that two runs can be compared.
             claim = self._by_key.setdefault(key, 1000 + int(body["flights"]) * 7 % 9000)
             with self._file.open("a") as journal:
-                journal.write(json.dumps({"key": key, "carrier": body["carrier"], "repeated": repeated}) + "\n")
+                entry = {"key": key, "carrier": body["carrier"], "claim": claim, "repeated": repeated}
+                journal.write(json.dumps(entry) + "\n")
                 journal.flush()
                 os.fsync(journal.fileno())
             return claim
+
+
+def _cut_to_whole_lines(journal: Path) -> None:
+    data = journal.read_bytes()
+    os.truncate(journal, data.rfind(b"\n") + 1)
 
 
 def _handler(claims: _Claims) -> type[BaseHTTPRequestHandler]:

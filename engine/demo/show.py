@@ -141,7 +141,7 @@ class _Run:
     async def _answer(self, process: subprocess.Popen[bytes]) -> str:
         """Answer the one question, as somebody in another process would."""
         async with asyncio.timeout(PATIENCE):
-            while not (self._state / "perdure.db").exists():  # noqa: ASYNC110 - another process makes it
+            while not (self._state / "perdure.db").exists():
                 if process.poll() is not None:
                     self._give_up("the script ended before it began")
                 await asyncio.sleep(0.05)

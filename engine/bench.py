@@ -17,6 +17,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import uvloop
 from rich.console import Console
 from rich.table import Table
 
@@ -154,7 +155,7 @@ def run_bench(what: str, *, as_json: bool = False) -> int:
     for name, bench in BENCHES.items():
         if what in (name, "all"):
             with tempfile.TemporaryDirectory(prefix="perdure-bench-", dir=Path.cwd()) as folder:
-                rows += asyncio.run(_run(bench, Path(folder)))
+                rows += asyncio.run(_run(bench, Path(folder)), loop_factory=uvloop.new_event_loop)
     if as_json:
         sys.stdout.write("".join(json.dumps(row) + "\n" for row in rows))
         return 0

@@ -284,7 +284,8 @@ class Session:
         brought = await gather_files(files, substrate.blobs)
         nonce = secrets.token_hex(16)
         while True:
-            last, root = await find_head(substrate.promises, self.name)
+            last, root = await find_head(substrate.promises, self.name, self._last)
+            self._last = last
             if root is None or root.settled:
                 submission = Submission(
                     code=code,

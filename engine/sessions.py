@@ -115,16 +115,18 @@ async def ensure_session(
             return Head(wanted, version, head.created_at if head else made.created_at)
 
 
-async def find_head(promises: Promises, session: str) -> tuple[int, Promise | None]:
+async def find_head(promises: Promises, session: str, at_least: int = 0) -> tuple[int, Promise | None]:
     """Return the number and root promise of a session's last execution; (0, None) if there is none.
 
-    Executions are numbered without gaps: doubling steps, then halving, as many questions as the number has bits.
+    Executions are numbered without gaps: doubling steps from ``at_least`` (one known to exist), then halving, ask as
+    many questions as the number of executions since then has bits.
     """
-    low, last = 0, None
-    high = 1
-    while (found := await promises.get(execution_id(session, high))) is not None:
-        low, last = high, found
-        high *= 2
+    low, stride = at_least, 1
+    last = await promises.get(execution_id(session, low)) if low else None
+    while (found := await promises.get(execution_id(session, low + stride))) is not None:
+        low, last = low + stride, found
+        stride *= 2
+    high = low + stride
     while high - low > 1:
         middle = (low + high) // 2
         found = await promises.get(execution_id(session, middle))

@@ -55,6 +55,7 @@ async def save(
     names: Sequence[Mapping[str, Any]],
     python: str,
     folder: Path,
+    guest: int,
     blobs: BlobStore,
     limits: Limits,
 ) -> tuple[Manifest, list[str]]:
@@ -72,6 +73,7 @@ async def save(
         previous.workspace if previous else None,
         max_files=limits.files,
         max_bytes=limits.workspace_bytes,
+        in_use=workspaces.open_files([guest]),
     )
     users = [name for name in names if name["name"] not in ENGINE_INTERNALS and not _DUNDER.fullmatch(name["name"])]
     reports = tuple(NameReport.model_validate(dict(name)) for name in users[:MAX_NAMES])

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -36,7 +37,7 @@ from .launching import guest_config
 from .link import LinkClosed
 from .messages import Done, ProtocolViolation, Restored
 from .pool import Idle, Parked
-from .run import Diverging, Ended, Resting, Run
+from .run import Diverging, Ended, Resting, Run, refuse_refs
 
 if TYPE_CHECKING:
     from resonate.context import Context
@@ -162,7 +163,7 @@ class Executions:
             msg = f"the submission names session {submission.session!r}, its promise {id.session!r}"
             raise Refused("BadSubmission", msg)
         promises = self._services.promises
-        base = await base_of(promises, id.session, id.n)
+        base, head = await asyncio.gather(base_of(promises, id.session, id.n), ensure_session(promises, id.session))
         if base is None:
             msg = f"{id.session}@{id.n - 1} has not settled: submit again when it has"
             raise Refused("busy", msg)
@@ -170,7 +171,6 @@ class Executions:
         if submission.base not in (None, before, base.step):
             msg = f"the submission builds on {submission.base!r}, but execution {id.n} follows {before!r}"
             raise Refused("BadSubmission", msg)
-        head = await ensure_session(promises, id.session)
         allowed = head.settings.grants
         grants = tuple(allowed if submission.grants is None else intersect(submission.grants, allowed))
         try:
@@ -210,15 +210,17 @@ class Executions:
 
     async def _work(self, attempt: Attempt, job: _Job, live: _Live) -> Result:
         started = time.monotonic()
-        deaths = await self._deaths(attempt)
+        step = 0
+        deaths, found = await asyncio.gather(
+            self._deaths(attempt),
+            attempt.create(step_id(attempt.id, step), "step", {"step": step, "at": now_ms()}),
+        )
+        if found.settled:
+            return Result.model_validate(found.value["result"])
         parked = await self._services.pool.take_parked(job.id.session, attempt.id, attempt.version)
         run = parked.run if parked else None
         if run is not None:
             run.handlers = live.handlers
-        step = 0
-        found = await attempt.create(step_id(attempt.id, step), "step", {"step": step, "at": now_ms()})
-        if found.settled:
-            return Result.model_validate(found.value["result"])
         while True:
             try:
                 run = live.run = run or await self._launch(attempt, job, live, step)
@@ -364,7 +366,9 @@ class Executions:
         limits = job.head.settings.limits
         image, names = await run.image(limits.checkpoint_seconds)
         workspace = services.workspace(job.id.session)
-        manifest, notes = await save(job.manifest, image, names, run.guest.python, workspace, services.blobs, limits)
+        manifest, notes = await save(
+            job.manifest, image, names, run.guest.python, workspace, run.guest.pid, services.blobs, limits
+        )
         status = done.status
         result = self._result(attempt, job, run).model_copy(
             update={
@@ -388,7 +392,9 @@ class Executions:
     async def _value(self, run: Run, done: Done) -> Any:
         if done.value_stream is not None:
             raw = run.guest.link.take(done.value_stream)
+            refuse_refs(json.loads(raw))
             return await stored_raw(self._services.blobs, raw)
+        refuse_refs(done.value)
         return done.value
 
     async def _failed(

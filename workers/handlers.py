@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from perdure.capabilities import policy, values
 from perdure.capabilities.base import CallContext
 from perdure.capabilities.errors import (
+    BadArguments,
     CallInDoubt,
     CallTimeout,
     CapabilityError,
@@ -146,7 +147,12 @@ class Handlers:
                 )
                 raise CapabilityNotGranted(msg)
         capability = self._registry.get(request.name)
-        return capability.bind((), values.decode(request.data))
+        try:
+            arguments = values.decode(request.data)
+        except values.NotPlain as exc:
+            msg = f"{request.name}: {exc}"
+            raise BadArguments(msg) from None
+        return capability.bind((), arguments)
 
     def _settled(self, request: Request, outcome: dict[str, Any]) -> Running:
         future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()

@@ -298,6 +298,7 @@ class Run:
                 raise ProtocolViolation(msg)
         else:
             data = call.args or {}
+        refuse_refs(data)
         request = Request(call.path, call.name, data, fingerprint(call.name, data), call.line)
         match self.journal.ask(request):
             case Divergence() as divergence:
@@ -657,3 +658,10 @@ class Run:
 def fingerprint(name: str, data: Any) -> str:
     """Return the fingerprint of a request: 32 hexadecimal digits over its name and canonical arguments."""
     return blake3(name.encode() + b"\0" + values.fingerprint_bytes(data)).hexdigest(16)
+
+
+def refuse_refs(data: Any) -> None:
+    """Only the host names blobs: a guest that does wants to read what it was not given. Raises ProtocolViolation."""
+    if next(values.refs(data), None) is not None:
+        msg = "a reference to a blob in a value of the guest"
+        raise ProtocolViolation(msg)

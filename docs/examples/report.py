@@ -51,7 +51,9 @@ print(f"{len(summaries)} airlines, {sum(each['cancelled'] for each in summaries)
 
 # File a claim for each: the big ones one after another, the others three at a time.
 def shown(each, reply):
-    print(f"  {each['carrier']}: {each['cancelled']:4} of {each['flights']:4} cancelled, claim {reply['json']['claim']}")
+    print(
+        f"  {each['carrier']}: {each['cancelled']:4} of {each['flights']:4} cancelled, claim {reply['json']['claim']}"
+    )
     return {**each, "claim": reply["json"]["claim"]}
 
 

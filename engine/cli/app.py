@@ -43,7 +43,9 @@ DEFAULT_STATE = Path(".perdure")
 
 def _do(work: Coroutine[Any, Any, int | None]) -> None:
     """Run a command; its return value is the exit code."""
-    code = asyncio.run(work)
+    import uvloop
+
+    code = asyncio.run(work, loop_factory=uvloop.new_event_loop)
     if code:
         raise typer.Exit(code)
 

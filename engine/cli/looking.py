@@ -208,10 +208,16 @@ async def show_tree(state: Path, execution: str, *, json: bool) -> None:
 def _drawn(node: TreeNode) -> Tree:
     drawn = Tree(_line(node))
     for child in node.children:
-        if child.kind == "cancel" and child.state == "pending":
-            continue  # every execution has one, so that it can be asked to stop
+        if child.kind == "cancel" and not _was_cancelled(node, child):
+            continue
         drawn.children.append(_drawn(child))
     return drawn
+
+
+def _was_cancelled(execution: TreeNode, cancel: TreeNode) -> bool:
+    """Every execution may have a promise to ask it to stop, settled with it: it tells something only if it was used."""
+    status = execution.value.get("status") if isinstance(execution.value, dict) else None
+    return cancel.state == "resolved" and status in (None, "cancelled")
 
 
 def _line(node: TreeNode) -> Text:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..client import Client
@@ -15,14 +17,24 @@ from .showing import Following, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
 __all__ = ["Choices", "run_code", "run_script", "run_worker"]
+
+
+def _reach_own_modules() -> None:
+    """Let ``module:attr`` name a module of the current folder, last, so that it hides nobody else's.
+
+    Not only for grants on this command line: a session remembers its own.
+    """
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
 
 
 async def run_script(state: Path, file: Path, argv: Sequence[str], choices: Choices) -> int:
     """Run a script, or go on with the run of it that is unfinished; returns the exit code."""
     script = read_script(file, argv)
+    _reach_own_modules()
     async with Client.open(state, capabilities=choices.grants or ()) as client:
         name, execution = await unfinished(client, script, choices)
         if execution is None:
@@ -37,6 +49,7 @@ async def run_script(state: Path, file: Path, argv: Sequence[str], choices: Choi
 
 async def run_code(state: Path, name: str, code: str, choices: Choices) -> int:
     """Run code in a session, and print its value; returns the exit code."""
+    _reach_own_modules()
     async with Client.open(state, capabilities=choices.grants or ()) as client:
         session = await client.session(name, grants=choices.grants, isolation=choices.isolation)
         last = await session.last()
@@ -53,6 +66,7 @@ async def run_code(state: Path, name: str, code: str, choices: Choices) -> int:
 async def run_worker(state: Path, grants: list[str], url: str | None, blobs: Path | None, group: str) -> None:
     """Run a worker until it is told to stop."""
     hear_worker()
+    _reach_own_modules()
     if url is None:
         substrate = Substrate.embedded(state, group=group)
     else:

@@ -149,6 +149,7 @@ class Run:
         self._backlog = 0
         self._busy = False
         self._running: dict[str, Running] = {}
+        self._started: dict[str, str] = {}
         self._listened: set[str] = set()
         self._images: asyncio.Queue[Checkpoint] = asyncio.Queue(1)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -336,6 +337,8 @@ class Run:
 
     def _follow(self, request: Request, effect: str, running: Running, record: str | None) -> None:
         self._running[request.path] = running
+        if record is not None:
+            self._started[request.path] = record
         self._spawn(self._await_outcome(request, effect, running, record))
 
     async def _await_outcome(self, request: Request, effect: str, running: Running, record: str | None) -> None:
@@ -373,10 +376,16 @@ class Run:
             self._finish(Diverging(divergence))
             return
         # What still runs has an effect outside; its outcome is recorded though the code did not wait for it.
-        while self._running:
+        # A cancelled execution does not wait: it says of each call that it was given up, not what became of it.
+        while self._running and not self.cancelled:
             await asyncio.wait({running.outcome for running in self._running.values()})
             await self._flushed()
         await self._flushed()
+        for path in self._running:
+            if path in self._started:
+                msg = "the execution was cancelled while the call was under way; whether it was performed is not known"
+                gone = {"type": "CallCancelled", "message": msg, "data": path}
+                await self._attempt.settle(self._started[path], gone, state="rejected")
         for path, id in self.waiting.items():
             await self._attempt.settle(
                 id,
@@ -477,6 +486,7 @@ class Run:
             # Whoever settled it first decided; that is what every replay will see.
             outcome = outcome_of(settled) or outcome
         self._running.pop(path, None)
+        self._started.pop(path, None)
         self.handlers.forget(self.execution, path)
         await self._deliver(path, outcome)
 

@@ -154,7 +154,7 @@ def history(path: Path, seed: int, length: int) -> int:
     return done
 
 
-@pytest.mark.skipif(not POSTGRES, reason="needs a Postgres with resonate.sql in it; PERDURE_TEST_PG names it")
+@pytest.mark.postgres
 @pytest.mark.timeout(600)
 def test_histories_end_as_they_do_on_postgres(tmp_path: Path) -> None:
     rounds = int(os.environ.get("PERDURE_HISTORIES", "40"))
@@ -174,7 +174,7 @@ def random_cron(chance: random.Random) -> str:
     return " ".join(field(low, high) for low, high in ((0, 59), (0, 23), (1, 31), (1, 12), (0, 6)))
 
 
-@pytest.mark.skipif(not POSTGRES, reason="needs a Postgres with resonate.sql in it; PERDURE_TEST_PG names it")
+@pytest.mark.postgres
 def test_schedules_fire_when_they_do_on_postgres() -> None:
     reference, chance = Reference(POSTGRES), random.Random(1)
     for _ in range(300):

@@ -251,6 +251,21 @@ finally:
         assert (await outcome(client, "s", "seen > 0, cleaned")).value == (True, True)
 
 
+async def test_a_cancel_does_not_wait_for_a_call_under_way(state: Path, world: World) -> None:
+    async with opened(state, world) as client:
+        session = await client.session("s", grants=["slow"])
+        execution = await session.submit("kept = 1\nslow('x', 20)")
+        async with asyncio.timeout(15):
+            while not world.effects():
+                await asyncio.sleep(0.01)
+            await execution.cancel()
+            result = await execution.result()
+        assert result.status == "cancelled"
+        tree = await execution.tree()
+        assert [record.value["error"]["type"] for record in tree.children[0].children] == ["CallCancelled"]
+        assert (await outcome(client, "s", "kept")).value == 1
+
+
 async def test_a_cancel_of_what_waits_needs_no_answer(state: Path) -> None:
     async with opened(state) as client:
         session = await client.session("s", grants=["ask"])

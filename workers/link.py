@@ -139,6 +139,9 @@ class Link:
         if len(payload) + 1 > MAX_FRAME:
             msg = f"a message of {len(payload)} bytes does not fit a frame"
             raise ValueError(msg)
+        if self._writer.is_closing():
+            msg = "the guest closed its channel"
+            raise LinkClosed(msg)
         self._writer.write(_HEADER.pack(len(payload) + 1, kind) + payload)
 
     async def _drain(self) -> None:

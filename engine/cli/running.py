@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..client import Client
 from ..errors import SessionBusy
+from ..sessions import read_settings
 from ..substrate import Substrate
 from .choosing import Choices, read_script, unfinished
 from .failing import hear_worker
@@ -38,7 +39,8 @@ async def run_script(state: Path, file: Path, argv: Sequence[str], choices: Choi
     async with Client.open(state, capabilities=choices.grants or ()) as client:
         name, execution = await unfinished(client, script, choices)
         if execution is None:
-            session = await client.session(name, grants=choices.grants or None, isolation=choices.isolation)
+            grants = await _granted(client, name, choices)
+            session = await client.session(name, grants=grants, isolation=choices.isolation)
             execution = await session.submit(
                 script.code, filename=script.name, argv=script.argv, files=choices.bring, wait=True
             )
@@ -51,7 +53,7 @@ async def run_code(state: Path, name: str, code: str, choices: Choices) -> int:
     """Run code in a session, and print its value; returns the exit code."""
     _reach_own_modules()
     async with Client.open(state, capabilities=choices.grants or ()) as client:
-        session = await client.session(name, grants=choices.grants, isolation=choices.isolation)
+        session = await client.session(name, grants=await _granted(client, name, choices), isolation=choices.isolation)
         last = await session.last()
         if last is not None and (await last.info()).state != "settled":
             msg = (
@@ -61,6 +63,13 @@ async def run_code(state: Path, name: str, code: str, choices: Choices) -> int:
             raise SessionBusy(msg)
         execution = await session.submit(code, files=choices.bring)
         return await Following(client, execution, choices, Offsets(state), value=True).to_the_end()
+
+
+async def _granted(client: Client, name: str, choices: Choices) -> list[str] | None:
+    """Return what a session is to be granted: what was asked for, and ``input()``, which who runs it answers here."""
+    if choices.grants:
+        return [*choices.grants, "input"]
+    return None if await read_settings(client.substrate.promises, name) is not None else ["input"]
 
 
 async def run_worker(state: Path, grants: list[str], url: str | None, blobs: Path | None, group: str) -> None:

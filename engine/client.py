@@ -299,6 +299,7 @@ class Session:
                 )
                 made = await self._claim(last + 1, submission)
                 if made is not None:
+                    self._last = last + 1
                     return made
             if not wait:
                 holder = execution_id(self.name, last if root is not None and not root.settled else last + 1)

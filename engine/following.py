@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from typing import TYPE_CHECKING
 
 from .durable import now_ms
@@ -29,12 +31,25 @@ QUIET = 0.1
 
 async def result_of(substrate: Substrate, id: str) -> Result:
     """Wait until an execution is settled and return its result. Raises ExecutionNotFound."""
-    while True:
-        since = substrate.generation
-        root = await _root(substrate, id)
-        if root.settled:
-            return await read_result(substrate, root)
-        await substrate.changed(LOOK_EVERY, since)
+    # Told once, instead of asking after every commit of everybody.
+    told = asyncio.Event()
+
+    def hear(promise: Promise) -> None:
+        if promise.id == id:
+            told.set()
+
+    substrate.on_settled(hear)
+    try:
+        root = await substrate.promises.listen(id) or await _root(substrate, id)
+        while not root.settled:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_EVERY):
+                    await told.wait()
+            told.clear()
+            root = await _root(substrate, id)
+        return await read_result(substrate, root)
+    finally:
+        substrate.no_longer(hear)
 
 
 async def read_result(substrate: Substrate, root: Promise) -> Result:

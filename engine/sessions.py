@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -122,19 +123,24 @@ async def find_head(promises: Promises, session: str, at_least: int = 0) -> tupl
     many questions as the number of executions since then has bits.
     """
     low, stride = at_least, 1
-    last = await promises.get(execution_id(session, low)) if low else None
-    while (found := await promises.get(execution_id(session, low + stride))) is not None:
+    last, found = await asyncio.gather(_execution(promises, session, low), _execution(promises, session, low + 1))
+    while found is not None:
         low, last = low + stride, found
         stride *= 2
+        found = await _execution(promises, session, low + stride)
     high = low + stride
     while high - low > 1:
         middle = (low + high) // 2
-        found = await promises.get(execution_id(session, middle))
+        found = await _execution(promises, session, middle)
         if found is None:
             high = middle
         else:
             low, last = middle, found
     return low, last
+
+
+async def _execution(promises: Promises, session: str, n: int) -> Promise | None:
+    return await promises.get(execution_id(session, n)) if n else None
 
 
 async def base_of(promises: Promises, session: str, n: int) -> Base | None:

@@ -110,6 +110,10 @@ class Substrate:
         """Call back with every promise whose settlement is announced to this process."""
         self._settled.append(callback)
 
+    def no_longer(self, callback: Callable[[Promise], None]) -> None:
+        """Stop calling back."""
+        self._settled.remove(callback)
+
     async def start(
         self,
         *,

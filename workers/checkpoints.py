@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import re
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,7 +20,7 @@ from . import workspace as workspaces
 from .guest.namespace import ENGINE_INTERNALS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
 
     from perdure.engine.blobs import BlobStore
@@ -73,7 +74,7 @@ async def save(
         previous.workspace if previous else None,
         max_files=limits.files,
         max_bytes=limits.workspace_bytes,
-        in_use=workspaces.open_files([guest]),
+        in_use=await asyncio.to_thread(_in_use, folder, guest),
     )
     users = [name for name in names if name["name"] not in ENGINE_INTERNALS and not _DUNDER.fullmatch(name["name"])]
     reports = tuple(NameReport.model_validate(dict(name)) for name in users[:MAX_NAMES])
@@ -83,6 +84,11 @@ async def save(
         Manifest(python=python, image=held, size=len(image), digest=digest, names=reports, workspace=tree),
         notes,
     )
+
+
+def _in_use(folder: Path, guest: int) -> Collection[tuple[int, int]] | None:
+    # An empty folder has nothing in use, and the look at a process costs more than the rest of a small checkpoint.
+    return workspaces.open_files([guest]) if any(folder.iterdir()) else frozenset()
 
 
 async def load_image(manifest: Manifest, blobs: BlobStore) -> bytes:

@@ -77,7 +77,6 @@ class _Live:
     run: Run | None = None
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     cancelled: bool = False
-    watching: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,8 +210,9 @@ class Executions:
     async def _work(self, attempt: Attempt, job: _Job, live: _Live) -> Result:
         started = time.monotonic()
         step = 0
-        deaths, found = await asyncio.gather(
+        deaths, records, found = await asyncio.gather(
             self._deaths(attempt),
+            self._records(attempt, step),
             attempt.create(step_id(attempt.id, step), "step", {"step": step, "at": now_ms()}),
         )
         if found.settled:
@@ -223,11 +223,12 @@ class Executions:
             run.handlers = live.handlers
         while True:
             try:
-                run = live.run = run or await self._launch(attempt, job, live, step)
+                run = live.run = run or await self._launch(attempt, job, live, step, records)
                 return await self._drive(attempt, job, live, run, started)
             except GuestDied as exc:
                 run = live.run = None
-                deaths = await self._died(attempt, deaths, step, exc)
+                records = await self._records(attempt, step)
+                deaths = await self._died(attempt, deaths, step, len(records), exc)
                 end = self._end_of_deaths(live, deaths, exc)
                 if end is not None:
                     return await self._failed(attempt, job, step, None, *end)
@@ -280,11 +281,10 @@ class Executions:
         await self._services.pool.drop(job.id.session, "cancelled while it waited")
         return await self._failed(attempt, job, run.step, run, "cancelled", "Cancelled", "cancelled while it waited")
 
-    async def _launch(self, attempt: Attempt, job: _Job, live: _Live, step: int) -> Run:
+    async def _launch(self, attempt: Attempt, job: _Job, live: _Live, step: int, records: list[Promise]) -> Run:
         services = self._services
         session = job.id.session
         submission = job.submission
-        records = await self._records(attempt, step)
         journal = Journal.read(records)
         guest = None
         if not records and not submission.files:
@@ -467,13 +467,12 @@ class Executions:
         return deaths
 
     async def _died(
-        self, attempt: Attempt, deaths: list[dict[str, Any]], step: int, died: GuestDied
+        self, attempt: Attempt, deaths: list[dict[str, Any]], step: int, recorded: int, died: GuestDied
     ) -> list[dict[str, Any]]:
         """Record a guest's death durably, with how far the step had come; returns all deaths of the execution."""
-        index = len(await self._records(attempt, step))
-        param = {"at": now_ms(), "how": str(died), "step": step, "records": index}
+        param = {"at": now_ms(), "how": str(died), "step": step, "records": recorded}
         await attempt.create(death_id(attempt.id, len(deaths)), "death", param, settled=True)
-        log.warning("guest.died", execution=attempt.id, how=str(died), records=index)
+        log.warning("guest.died", execution=attempt.id, how=str(died), records=recorded)
         return [*deaths, param]
 
     async def _watch(self, attempt: Attempt) -> None:

@@ -20,10 +20,10 @@ ROWS: Final = 500  # deleted in one transaction: a few milliseconds
 PAGES: Final = 500  # given back to the disk in one transaction
 HEADS: Final = 200  # looked at in one read
 
-_TREE: Final = "(id = ?1 OR (id >= ?2 AND id < ?3))"
+_TREE: Final = "(id = ? OR (id >= ? AND id < ?))"
 _LIVES: Final = (
-    f"SELECT 1 FROM promises p WHERE {_TREE} AND (settled_at > ?4"
-    " OR (state = 'pending' AND (external = 1 OR timeout_at > ?4))"
+    f"SELECT 1 FROM promises p WHERE {_TREE} AND (settled_at > ?"
+    " OR (state = 'pending' AND (external = 1 OR timeout_at > ?))"
     " OR EXISTS (SELECT 1 FROM tasks t WHERE t.id = p.id AND t.state <> 'fulfilled')) LIMIT 1"
 )
 
@@ -55,9 +55,9 @@ def bounds(head: str) -> tuple[str, str, str]:
 def collect(db: Database, head: str, before: int) -> tuple[int, bool]:
     """Delete some of a tree if all of it settled before a time; how much, and whether there is more."""
     tree = bounds(head)
-    if db.one(_LIVES, (*tree, before - 1)) is not None:
+    if db.one(_LIVES, (*tree, before - 1, before - 1)) is not None:
         return 0, False
-    rows = db.all(f"SELECT id FROM promises WHERE {_TREE} AND id <> ?1 LIMIT ?4", (*tree, ROWS))
+    rows = db.all(f"SELECT id FROM promises WHERE {_TREE} AND id <> ? LIMIT ?", (*tree, head, ROWS))
     more = len(rows) == ROWS
     doomed = rows if more else [*rows, (head,)]
     for table, column in (("promises", "id"), ("tasks", "id"), ("resumes", "task_id"), ("callbacks", "awaiter_id")):

@@ -91,8 +91,8 @@ def offer_parked(db: Database, now: int, card: Card, messages: Messages) -> None
     """Offer what was parked because nobody could take it."""
     rows = db.all(
         f"SELECT {TASK} FROM tasks WHERE state = 'pending' AND timeout_at IS NULL"
-        " AND (target IN (?1, ?2) OR (target > ?2 || '/' AND target < ?2 || '0'))",  # '0' follows '/'
-        (card.address, card.anycast),
+        " AND (target IN (?, ?) OR (target > ? || '/' AND target < ? || '0'))",  # '0' follows '/'
+        (card.address, card.anycast, card.anycast, card.anycast),
     )
     for row in rows:
         offer(db, now, Task(*row), messages)
@@ -121,8 +121,8 @@ def bury(db: Database, folder: Path, now: int, member: int, messages: Messages) 
     name, address = row
     db.execute("DELETE FROM members WHERE id = ?", (member,))
     db.execute(
-        "DELETE FROM outbox WHERE address = ?1 AND NOT EXISTS (SELECT 1 FROM members m WHERE m.address = ?1)",
-        (address,),
+        "DELETE FROM outbox WHERE address = ? AND NOT EXISTS (SELECT 1 FROM members m WHERE m.address = ?)",
+        (address, address),
     )
     held = db.all(f"SELECT {TASK} FROM tasks WHERE member = ? AND state IN ('pending', 'acquired')", (member,))
     for task in held:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from .harness import Host
@@ -78,7 +80,8 @@ def test_a_traceback_shows_the_users_frames_with_carets() -> None:
             "Traceback (most recent call last):",
             '  File "<analysis@2>", line 4, in <module>',
             "    outer()",
-            "    ~~~~~^^",
+            # Python 3.13 began to mark calls that are the whole of a line.
+            *(["    ~~~~~^^"] if sys.version_info >= (3, 13) else []),
             '  File "<analysis@2>", line 2, in outer',
             "    return divide(1, 0)",
             '  File "<analysis@1>", line 2, in divide',

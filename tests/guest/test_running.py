@@ -80,10 +80,11 @@ def test_a_traceback_shows_the_users_frames_with_carets() -> None:
             "Traceback (most recent call last):",
             '  File "<analysis@2>", line 4, in <module>',
             "    outer()",
-            # Python 3.13 began to mark calls that are the whole of a line.
+            # Pythons differ in which calls they mark.
             *(["    ~~~~~^^"] if sys.version_info >= (3, 13) else []),
             '  File "<analysis@2>", line 2, in outer',
             "    return divide(1, 0)",
+            *(["           ^^^^^^^^^^^^"] if sys.version_info < (3, 13) else []),
             '  File "<analysis@1>", line 2, in divide',
             "    return a / b",
             "           ~~^~~",

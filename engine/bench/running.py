@@ -1,0 +1,63 @@
+"""``perdure bench``: which benchmarks there are, and how their rows are printed.
+
+Figures of a shared machine move; their ratios to a yardstick measured in between move less.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import uvloop
+from rich.console import Console
+from rich.table import Table
+
+from .yardstick import Rows
+
+__all__ = ["BENCHES", "run_bench"]
+
+type Bench = Callable[[Path], Awaitable[Rows]]
+
+#: What can be measured: by name, where the function is. Named, not imported: some stand above this layer, and each
+#: brings peers along that the others do without.
+BENCHES: dict[str, str] = {
+    "calls": "perdure.engine.bench.calls:bench_calls",
+    "execution": "perdure.engine.bench.execution:bench_execution",
+}
+
+
+def run_bench(what: str, *, as_json: bool = False) -> int:
+    """Run one benchmark (or ``all``) and print its rows; returns the exit code."""
+    if what not in BENCHES and what != "all":
+        names = "\n".join(f"  {name:12}{(_load(name).__doc__ or '').splitlines()[0]}" for name in BENCHES)
+        sys.stdout.write(f"perdure bench NAME, where NAME is all or one of:\n{names}\n")
+        return 0 if what == "list" else 2
+    rows: Rows = []
+    for name in BENCHES if what == "all" else [what]:
+        with tempfile.TemporaryDirectory(prefix="perdure-bench-", dir=Path.cwd()) as folder:
+            rows += asyncio.run(_run(_load(name), Path(folder)), loop_factory=uvloop.new_event_loop)
+    if as_json:
+        sys.stdout.write("".join(json.dumps(row) + "\n" for row in rows))
+        return 0
+    table = Table(box=None, header_style="bold")
+    for header in ("what", "ms", "against", "ms ", "ratio", "bar"):
+        table.add_column(header)
+    for row in rows:
+        table.add_row(*(str(row[key]) for key in ("what", "ms", "yardstick", "yardstick_ms", "ratio", "bar")))
+    Console().print(table)
+    return 0
+
+
+def _load(name: str) -> Bench:
+    module, _, function = BENCHES[name].partition(":")
+    bench: Bench = getattr(importlib.import_module(module), function)
+    return bench
+
+
+async def _run(bench: Bench, folder: Path) -> Rows:
+    return await bench(folder)

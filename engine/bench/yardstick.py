@@ -1,0 +1,53 @@
+"""What figures are held against, and the form of a row."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from pathlib import Path
+from typing import Any
+
+__all__ = ["RECORD_BYTES", "Rows", "commit_times", "fresh", "row"]
+
+type Rows = list[dict[str, Any]]
+
+#: Bytes of one record as the store keeps it; what the yardstick commits.
+RECORD_BYTES = 600
+
+
+def row(what: str, seconds: float, yardstick: str, yardstick_seconds: float, bar: str) -> dict[str, Any]:
+    """Return one row: a time in seconds, what it is held against, their ratio, and the ratio to reach."""
+    return {
+        "what": what,
+        "ms": round(seconds * 1000, 3),
+        "yardstick": yardstick,
+        "yardstick_ms": round(yardstick_seconds * 1000, 3),
+        "ratio": round(seconds / yardstick_seconds, 2),
+        "bar": bar,
+    }
+
+
+def commit_times(folder: Path, count: int = 500, size: int = RECORD_BYTES) -> list[float]:
+    """Return the seconds of durable SQLite commits of one row each."""
+    database = sqlite3.connect(folder / "yardstick.db", isolation_level=None)
+    try:
+        database.execute("PRAGMA journal_mode=WAL")
+        database.execute("PRAGMA synchronous=FULL")
+        database.execute("CREATE TABLE rows (id INTEGER PRIMARY KEY, data BLOB)")
+        data = os.urandom(size)
+        times = []
+        for _ in range(count):
+            began = time.perf_counter()
+            database.execute("INSERT INTO rows (data) VALUES (?)", (data,))
+            times.append(time.perf_counter() - began)
+        return times
+    finally:
+        database.close()
+
+
+def fresh(folder: Path, name: str) -> Path:
+    """Return a new folder of that name inside ``folder``."""
+    place = folder / name
+    place.mkdir()
+    return place

@@ -45,6 +45,9 @@ def _do(work: Coroutine[Any, Any, int | None]) -> None:
     """Run a command; its return value is the exit code."""
     import uvloop
 
+    from .failing import hear_background
+
+    hear_background()
     code = asyncio.run(work, loop_factory=uvloop.new_event_loop)
     if code:
         raise typer.Exit(code)
@@ -225,9 +228,8 @@ def bench(
 
 def main() -> None:
     """Run the command line; every expected failure is one line."""
-    from .failing import hear_background, is_expected, say_once
+    from .failing import is_expected, say_once
 
-    hear_background()
     try:
         app()
     except KeyboardInterrupt:

@@ -6,21 +6,13 @@ import logging
 import sys
 from typing import TYPE_CHECKING, Any
 
-import structlog
-from resonate_base import ConnectorError
-
-from perdure.capabilities.errors import BadAnswer, UnknownGrant
-from perdure.capabilities.values import NotPlain
-
 from ..errors import PerdureError
-from ..store import StoreError
 
 if TYPE_CHECKING:
     from structlog.typing import EventDict
 
 __all__ = ["hear_background", "hear_worker", "is_expected", "leave", "say_once"]
 
-_EXPECTED = (PerdureError, StoreError, UnknownGrant, BadAnswer, NotPlain, ConnectorError)
 #: What the SDK puts before the error of one of its own tasks.
 _BACKGROUND = "background task failed: "
 _said: set[str] = set()
@@ -30,7 +22,14 @@ _hearing = {"background"}
 
 def is_expected(exc: Exception) -> str | None:
     """Return the line that says what went wrong and what to do; None if it should never have happened."""
-    if isinstance(exc, _EXPECTED):
+    if isinstance(exc, PerdureError):
+        return str(exc)
+    from resonate_base import ConnectorError  # the store's errors are among these
+
+    from perdure.capabilities.errors import BadAnswer, UnknownGrant
+    from perdure.capabilities.values import NotPlain
+
+    if isinstance(exc, (ConnectorError, UnknownGrant, BadAnswer, NotPlain)):
         return str(exc)
     if isinstance(exc, NotImplementedError) and exc.args:
         return str(exc)
@@ -56,7 +55,9 @@ class _Background(logging.Handler):
 
 def _unless_left(_logger: Any, _method: str, event: EventDict) -> EventDict:
     if not _hearing:
-        raise structlog.DropEvent
+        from structlog import DropEvent
+
+        raise DropEvent
     return event
 
 
@@ -65,6 +66,8 @@ def hear_background() -> None:
 
     Standard output belongs to the code that runs: structlog would print there.
     """
+    import structlog
+
     logging.getLogger().addHandler(_Background(logging.WARNING))
     structlog.configure(
         processors=[
@@ -82,6 +85,8 @@ def hear_background() -> None:
 
 def hear_worker() -> None:
     """Let a worker that runs as a service say what it does, too."""
+    import structlog
+
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
 
 

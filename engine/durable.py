@@ -22,11 +22,15 @@ from resonate.error import PlatformError, ResonateError, ServerError, StoppedErr
 from resonate.ids import origin_of
 from resonate.types import PromiseCreateReq, PromiseRecord, PromiseSettleReq
 
+from .events import Recorded, Recording, Settled, Settling, Suspending
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from resonate.resonate import Resonate
     from resonate.send import Sender
+
+    from .events import Event, Observer
 
 __all__ = ["KIND", "Attempt", "AttemptLost", "Promise", "PromiseState", "Promises", "decoded", "now_ms", "watch"]
 
@@ -203,7 +207,7 @@ class Attempt:
     ``lost`` fails as soon as any operation of the attempt failed, or ``lose`` was called; wait on it beside the work.
     """
 
-    def __init__(self, context: Context, promises: Promises) -> None:
+    def __init__(self, context: Context, promises: Promises, observer: Observer | None = None) -> None:
         state = context._state
         effects = state.effects
         if not isinstance(effects, ResonateEffects):
@@ -213,6 +217,7 @@ class Attempt:
         self._state = state
         self._sender = effects.sender
         self._promises = promises
+        self._observer = observer
         self.id = state.id
         self.version = effects.task_version
         self.timeout_at = state.timeout_at
@@ -237,6 +242,11 @@ class Attempt:
         """End the attempt: nothing of it is recorded any more."""
         if not self.lost.done():
             self.lost.set_exception(AttemptLost(why))
+
+    def tell(self, event: Event) -> None:
+        """Tell the observer, if there is one."""
+        if self._observer is not None:
+            self._observer(event)
 
     def _check(self) -> None:
         if self.lost.done():
@@ -291,21 +301,27 @@ class Attempt:
                 "resonate:delay": str(max(timeout_at - 1, 0)),
             }
         request = _create_request(id, parent or self.id, param, timeout_at, tags, settled=settled)
+        self.tell(Recording(self.id, id, kind, param))
         with self._fatal():
             reply = await self._sender.task_fence_create(self.id, self.version, request)
-            return decoded(reply.promise)
+        self.tell(Recorded(self.id, id, kind, param))
+        return decoded(reply.promise)
 
     async def settle(self, id: str, value: Any, *, state: Literal["resolved", "rejected"] = "resolved") -> Promise:
         """Settle a promise under the lease; returns what is recorded, which may be somebody else's outcome."""
         self._check()
         request = PromiseSettleReq(id=id, state=state, value=_CODEC.encode(value))
+        self.tell(Settling(self.id, id))
         with self._fatal():
             reply = await self._sender.task_fence_settle(self.id, self.version, request)
-            return decoded(reply.promise)
+        self.tell(Settled(self.id, id))
+        return decoded(reply.promise)
 
     def suspend(self, waiting: Iterable[str]) -> NoReturn:
         """Leave until one of these promises (external ones or timers) settles; does not return."""
         self._check()
+        waiting = tuple(waiting)
+        self.tell(Suspending(self.id, waiting))
         for id in waiting:
             self._state.tree.add_child(self._state.id, id, "ext")
             self._state.spawned_remote.append(id)

@@ -22,6 +22,8 @@ from perdure.capabilities.errors import UnknownGrant
 from perdure.capabilities.registry import intersect
 from perdure.engine.durable import Attempt, AttemptLost, now_ms
 from perdure.engine.errors import InvalidName, PerdureError
+from perdure.engine.events import Ended as AllRecorded
+from perdure.engine.events import Imaged, Launched, Stored
 from perdure.engine.ids import cancel_id, death_id, parse_execution, record_id, step_id
 from perdure.engine.journal import Journal, JournalDamaged
 from perdure.engine.records import ErrorInfo, Result, Timings
@@ -105,7 +107,7 @@ class Executions:
 
     async def execute(self, context: Context, submission: dict[str, Any]) -> dict[str, Any]:
         """Run one attempt; returns the Result's JSON form. This is what the SDK calls."""
-        attempt = Attempt(context, self._services.promises)
+        attempt = Attempt(context, self._services.promises, self._services.observer)
         self._services.leases.on_expiry(attempt.id, attempt.version, lambda: attempt.lose("the lease has ended"))
         try:
             result = await self._attempt(attempt, submission)
@@ -116,6 +118,7 @@ class Executions:
             log.exception("execution.failed", execution=attempt.id)
             error = ErrorInfo(type=type(exc).__name__, message=f"internal error: {exc}", module="perdure")
             result = Result(execution=attempt.id, status="failed", error=error)
+        attempt.tell(AllRecorded(attempt.id, attempt.version))
         return result.model_dump(mode="json")
 
     async def _attempt(self, attempt: Attempt, submission: dict[str, Any]) -> Result:
@@ -308,6 +311,7 @@ class Executions:
                 "grants": services.describe(job.grants),
             },
         )
+        attempt.tell(Launched(attempt.id, guest.pid, kept, journal.unasked))
         return run
 
     @staticmethod
@@ -365,10 +369,12 @@ class Executions:
         begun = time.monotonic()
         limits = job.head.settings.limits
         image, names = await run.image(limits.checkpoint_seconds)
+        attempt.tell(Imaged(attempt.id))
         workspace = services.workspace(job.id.session)
         manifest, notes = await save(
             job.manifest, image, names, run.guest.python, workspace, run.guest.pid, services.blobs, limits
         )
+        attempt.tell(Stored(attempt.id))
         status = done.status
         result = self._result(attempt, job, run).model_copy(
             update={

@@ -24,6 +24,7 @@ from blake3 import blake3
 
 from perdure.capabilities import values
 from perdure.engine.durable import now_ms
+from perdure.engine.events import Delivered, Delivering
 from perdure.engine.ids import record_id, step_id
 from perdure.engine.journal import CallRecord, Divergence, Journal, Request, outcome_of
 from perdure.engine.refs import INLINE_LIMIT, fetched, stored
@@ -503,6 +504,7 @@ class Run:
     async def _deliver(self, path: str, outcome: dict[str, Any]) -> None:
         self._idle = None
         self._sent += 1
+        self._attempt.tell(Delivering(self.execution, path))
         message: dict[str, Any] = {"t": "reply", "path": path}
         if "error" in outcome:
             message["error"] = outcome["error"]
@@ -518,6 +520,7 @@ class Run:
         except LinkClosed:
             # The guest is dead, and its death ends the run; the record is what counts.
             await self.guest.died
+        self._attempt.tell(Delivered(self.execution, path))
 
     async def answered(self, promise: Promise) -> None:
         """Deliver the answer to a call that was answered from outside, once."""

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from perdure.capabilities.registry import Grant
     from perdure.engine.blobs import BlobStore
     from perdure.engine.durable import Promise, Promises
+    from perdure.engine.events import Observer
     from perdure.engine.settings import SessionSettings
 
 __all__ = ["Services", "Worker", "serve", "standard_registry"]
@@ -79,6 +80,7 @@ class Services:
     leases: LeaseKeeper
     pool: Pool
     identity: str
+    observer: Observer | None = None
     _readable: Readable | None = None
     _findings: probe.Findings | None = None
 
@@ -157,12 +159,20 @@ def standard_registry(extra: Iterable[Grant] = ()) -> Registry:
 class Worker:
     """One worker on one substrate."""
 
-    def __init__(self, substrate: Substrate, registry: Registry, settings: WorkerSettings | None = None) -> None:
+    def __init__(
+        self,
+        substrate: Substrate,
+        registry: Registry,
+        settings: WorkerSettings | None = None,
+        observer: Observer | None = None,
+    ) -> None:
         self._substrate = substrate
         self._settings = settings or WorkerSettings(group=substrate.group)
         self._leases = LeaseKeeper(substrate.pid, self._settings.lease_seconds, self._settings.lease_margin_seconds)
         self._pool = Pool(self._settings.kept_guests)
-        self._services = Services(substrate, registry, self._settings, self._leases, self._pool, own_identity())
+        self._services = Services(
+            substrate, registry, self._settings, self._leases, self._pool, own_identity(), observer
+        )
         self._executions = Executions(self._services)
         self._heard: set[asyncio.Task[None]] = set()
 

@@ -2,6 +2,7 @@
 # UV_PYTHON=3.12 VENV=.venv-3.12 sets up another interpreter beside the usual one.
 
 VENV ?= .venv
+JOBS ?= 2
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export UV_PROJECT_ENVIRONMENT := $(VENV)
@@ -36,8 +37,8 @@ check: setup ## lint, formatting, types
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-test: setup ## run the tests: make test ARGS='-k store'
-	$(BIN)/python -m pytest $(ARGS)
+test: setup ## run the tests, JOBS at a time: make test ARGS='-k store' JOBS=1
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 grid: setup ## kill real processes at every recorded boundary: hours
 	$(BIN)/python -m pytest -m grid $(ARGS)

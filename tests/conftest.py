@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from blockbuster import blockbuster_ctx
@@ -10,6 +11,8 @@ from blockbuster import blockbuster_ctx
 _OURS = ["perdure.engine", "perdure.capabilities", "perdure.workers"]
 
 _NOT_RUN = pytest.StashKey[int]()
+#: The same, as a process that runs a part of the tests tells the one that prints the summary.
+_TOLD = "perdure_not_run"
 
 
 @pytest.fixture(autouse=True)
@@ -28,8 +31,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     without = [item for item in items if item.get_closest_marker("postgres") is None]
     missing = [item for item in items if item.get_closest_marker("postgres") is not None]
     config.stash[_NOT_RUN] = len(missing)
+    if hasattr(config, "workeroutput"):
+        config.workeroutput[_TOLD] = len(missing)
     items[:] = without
     config.hook.pytest_deselected(items=missing)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take in what a process that ran a part of the tests left out; each of them collects all."""
+    told = getattr(node, "workeroutput", {}).get(_TOLD, 0)
+    node.config.stash[_NOT_RUN] = max(told, node.config.stash.get(_NOT_RUN, 0))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -39,7 +39,8 @@ from .launching import guest_config
 from .link import LinkClosed
 from .messages import Done, ProtocolViolation, Restored
 from .pool import Idle, Parked
-from .run import Diverging, Ended, Resting, Run, refuse_refs
+from .requests import refuse_refs
+from .run import Diverging, Ended, Resting, Run
 
 if TYPE_CHECKING:
     from resonate.context import Context
@@ -438,7 +439,7 @@ class Executions:
             step_id(attempt.id, step),
             {
                 "checkpoint": manifest.model_dump(mode="json") if manifest else None,
-                "entered": run.unrecorded() if run else None,
+                "entered": run.recorder.unrecorded() if run else None,
                 "final": True,
                 "result": result.model_dump(mode="json"),
             },

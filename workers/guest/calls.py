@@ -17,8 +17,8 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from . import errors
-from .hub import Asked
 from .loop import Future, GuestLoop
+from .parties import Asked
 from .values import NotPlain, decode, encode
 
 if TYPE_CHECKING:

@@ -1,20 +1,20 @@
 """Everything that enters a running execution goes through here: replies and timer firings, one at a time.
 
 1. While a recorded delivery is left, only that one may enter; afterwards the order is that of arrival, and is reported.
-2. Whoever waits reads the channel; there is no thread of ours. One reads, and wakes the one whose turn it is.
+2. Whoever waits reads the channel; there is no thread of ours (mailbox.py).
 3. Nothing enters but where the code waits: a synchronous call takes its own reply, a loop takes one delivery when it
    has nothing ready, or at fixed turns if it never has.
 """
 
 from __future__ import annotations
 
-import os
-import select
 import threading
 import time
-from collections import deque
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
+from .clock import Clock
+from .mailbox import Mailbox
+from .parties import Asked, LoopParty, Party, Waiter
 from .replay import REPLY, TIMER, Deliveries
 from .signals import Guard
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .signals import Critical
     from .wire import Message
 
-__all__ = ["BUSY_TURNS", "Asked", "Hub", "Party", "Waiter"]
+__all__ = ["BUSY_TURNS", "Hub"]
 
 #: A loop that never rests takes a delivery at every so-manieth turn: often enough to make progress (a turn is some
 #: microseconds), seldom enough to cost nothing. Recorded turns depend on it: changing it is a change of the format.
@@ -41,114 +41,6 @@ UNREPORTED = 5_000
 STUCK_LOOK = 0.1
 
 
-class Party(Protocol):
-    """Somebody who waits for deliveries: a thread, or an event loop."""
-
-    def takes(self, head: Delivery) -> bool:
-        """Whether that delivery is for this party."""
-        ...
-
-    def wake(self) -> None:
-        """Make it look again; called from any thread."""
-        ...
-
-    def listen(self, channel: int | None, timeout: float | None) -> bool:
-        """Wait until woken, or until ``channel`` is readable if given; return whether that is so."""
-        ...
-
-    def stirred(self) -> bool:
-        """Whether something other than a delivery ended the wait (a descriptor, another thread)."""
-        ...
-
-    def waiting(self) -> list[str]:
-        """Paths of calls whose replies it can take now."""
-        ...
-
-    def deadlines(self) -> list[tuple[str, float]]:
-        """Timers it can take now: path and deadline on the hub's clock."""
-        ...
-
-    def next_due(self) -> float | None:
-        """When the nearest of them is due."""
-        ...
-
-    def reachable(self) -> bool:
-        """Whether something outside this process, other than the host, can end the wait."""
-        ...
-
-
-class Asked:
-    """A call that was sent and whose reply nobody has consumed."""
-
-    __slots__ = ("arrived", "deliver", "name", "outcome", "owner", "path")
-
-    def __init__(self, path: str, name: str, owner: Any, deliver: Callable[[dict[str, Any]], None] | None) -> None:
-        self.path = path
-        self.name = name
-        self.owner = owner
-        self.deliver = deliver
-        self.outcome: dict[str, Any] | None = None
-        self.arrived = 0.0
-
-
-class Waiter:
-    """A thread that waits for its own reply, its own timer, or the next message for the main program."""
-
-    def __init__(self, kind: str, path: str, due: float | None = None) -> None:
-        self.kind = kind
-        self.path = path
-        self.due = due
-        self._bell = threading.Lock()
-        self._bell.acquire()
-
-    def takes(self, head: Delivery) -> bool:
-        return head.kind == self.kind and head.path == self.path
-
-    def wake(self) -> None:
-        try:
-            self._bell.release()
-        except RuntimeError:
-            return  # It was rung already and nobody has looked yet.
-
-    def listen(self, channel: int | None, timeout: float | None) -> bool:
-        if channel is None:
-            self._bell.acquire(timeout=-1 if timeout is None else timeout)
-            return False
-        poll = select.poll()
-        poll.register(channel, select.POLLIN)
-        return bool(poll.poll(None if timeout is None else timeout * 1000))
-
-    def stirred(self) -> bool:
-        return False
-
-    def waiting(self) -> list[str]:
-        return [self.path] if self.kind == REPLY else []
-
-    def deadlines(self) -> list[tuple[str, float]]:
-        return [] if self.due is None else [(self.path, self.due)]
-
-    def next_due(self) -> float | None:
-        return self.due
-
-    def reachable(self) -> bool:
-        return False
-
-
-class Clock:
-    """The monotonic clock of the session: real, moved forward where replay does not sleep again what was slept."""
-
-    def __init__(self) -> None:
-        self._offset = 0.0
-
-    def now(self) -> float:
-        """Return seconds; never less than before."""
-        return time.monotonic() + self._offset
-
-    def reach(self, due: float) -> None:
-        """Let it be at least ``due``."""
-        self._offset += max(0.0, due - self.now())
-
-
 class Hub:
     """Who asked, who waits, what has arrived and what is recorded."""
 
@@ -156,16 +48,12 @@ class Hub:
         self.channel = channel
         self.clock = Clock()
         self.deliveries = Deliveries()
-        self.asked: dict[str, Asked] = {}
-        self.inbox: deque[Asked] = deque()
-        self.control: deque[Message] = deque()
         self.execution = ""
         #: How many threads of the user run, not counting those that wait here; set by the threads module.
         self.running_threads: Callable[[set[int]], int] = lambda _blocked: 0
         self.guard = Guard(critical)
-        self._critical = critical
         self._flush = flush
-        self._reader = threading.Lock()
+        self._mail = Mailbox(channel, critical, self.guard, self.clock, lambda: self._wake("", ""))
         self._parties: dict[Party, int] = {}
         channel.report = self._report
 
@@ -189,22 +77,18 @@ class Hub:
     def next_message(self) -> Message:
         """Wait for the next message that is for the main program (main thread, between executions)."""
         party = Waiter("", "")
-        return self._wait(party, lambda: self.control.popleft() if self.control else None, idle=False)
+        return self._wait(party, lambda: self._mail.control.popleft() if self._mail.control else None, idle=False)
 
     # -- calls and sleeps ------------------------------------------------------
 
     def ask(self, asked: Asked, message: Message) -> None:
         """Send a call."""
-        with self.guard:
-            self.asked[asked.path] = asked
+        self._mail.expect(asked)
         self.send(message)
 
     def forget(self, path: str) -> None:
         """Nobody will consume the reply to that call."""
-        with self.guard:
-            asked = self.asked.pop(path, None)
-            if asked is not None and asked.outcome is not None and asked in self.inbox:
-                self.inbox.remove(asked)
+        self._mail.forget(path)
 
     def wait_reply(self, asked: Asked) -> dict[str, Any]:
         """Block this thread until the reply may enter; return the outcome."""
@@ -264,7 +148,7 @@ class Hub:
         if head is None:
             if turns % BUSY_TURNS:
                 return
-            self._read_nowait()
+            self._mail.read_nowait()
             with self.guard:
                 self._deliver(loop, turns)
         elif 0 < head.turns <= turns:
@@ -279,10 +163,10 @@ class Hub:
             if head.turns != turns or not loop.takes(head):
                 return False
             self._replayed(loop)
-            self.asked.pop(head.path, None)
+            self._mail.asked.pop(head.path, None)
             loop.deliver(head.kind, head.path, head.outcome)
             return True
-        asked = next((each for each in self.inbox if each.owner is loop), None)
+        asked = next((each for each in self._mail.inbox if each.owner is loop), None)
         timer = loop.nearest()
         if timer is not None and timer[1] <= self.clock.now() and (asked is None or timer[1] <= asked.arrived):
             self._entered(TIMER, timer[0], turns)
@@ -290,8 +174,8 @@ class Hub:
             return True
         if asked is None:
             return False
-        self.inbox.remove(asked)
-        self.asked.pop(asked.path, None)
+        self._mail.inbox.remove(asked)
+        self._mail.asked.pop(asked.path, None)
         self._entered(REPLY, asked.path, turns)
         loop.deliver(REPLY, asked.path, asked.outcome)
         return True
@@ -332,7 +216,7 @@ class Hub:
                     return found
                 if idle_at is not None and time.monotonic() >= idle_at:
                     idle_at = None if self._tell_idle() else time.monotonic() + STUCK_LOOK
-                self._listen(party, self._timeout(party, idle_at))
+                self._mail.listen(party, self._timeout(party, idle_at))
         finally:
             with self.guard:
                 del self._parties[party]
@@ -346,56 +230,6 @@ class Hub:
         elif (due := party.next_due()) is not None:
             limits.append(due - self.clock.now())
         return max(0.0, min(limits)) if limits else None
-
-    def _listen(self, party: Party, timeout: float | None) -> None:
-        reads = False
-        try:
-            with self._critical:
-                reads = self._reader.acquire(blocking=False)
-            if party.listen(self.channel.fd if reads else None, timeout):
-                with self._critical:
-                    self._read()
-        finally:
-            if reads:
-                self._reader.release()
-
-    def _read_nowait(self) -> None:
-        with self._critical:
-            if not self._reader.acquire(blocking=False):
-                return
-            try:
-                poll = select.poll()
-                poll.register(self.channel.fd, select.POLLIN)
-                if poll.poll(0):
-                    self._read()
-            finally:
-                self._reader.release()
-
-    def _read(self) -> None:
-        for message in self.channel.receive():
-            kind = message["t"]
-            if kind == "reply":
-                self._reply(message)
-            elif kind == "shutdown":
-                os._exit(0)
-            elif kind != "cancel":  # The signal that follows a cancel is what acts.
-                with self.guard:
-                    self.control.append(message)
-                    self._wake("", "")
-
-    def _reply(self, message: Message) -> None:
-        value = self.channel.content(message, "value")
-        with self.guard:
-            asked = self.asked.get(message["path"])
-            if asked is None or asked.outcome is not None:
-                return
-            asked.outcome = {"error": message["error"]} if "error" in message else {"value": value}
-            asked.arrived = self.clock.now()
-            if isinstance(asked.owner, Waiter):
-                asked.owner.wake()
-            elif asked.owner is not None:
-                self.inbox.append(asked)
-                asked.owner.wake()
 
     def _wake(self, kind: str, path: str) -> None:
         for party in self._parties:
@@ -463,15 +297,3 @@ class Hub:
         while True:
             for _message in self.channel.receive():
                 pass
-
-
-class LoopParty(Party, Protocol):
-    """An event loop as a party."""
-
-    def deliver(self, kind: str, path: str, outcome: dict[str, Any] | None) -> None:
-        """Make a delivery: resolve the call's future, or queue the timer's callback."""
-        ...
-
-    def nearest(self) -> tuple[str, float] | None:
-        """Return the nearest timer: path and deadline."""
-        ...

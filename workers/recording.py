@@ -1,0 +1,250 @@
+"""Writing down what a guest does: one record after another, in the guest's order, under the attempt's lease.
+
+1. A record carries the deliveries that were consumed before it and that no record carries yet.
+2. Whoever is told of a call's outcome, or shown output, is told after the record of it.
+3. Output waits a moment for more, and for nothing else: whatever else is to be recorded takes it along first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from perdure.engine.durable import now_ms
+from perdure.engine.ids import record_id, step_id
+from perdure.engine.journal import outcome_of
+from perdure.engine.refs import stored
+
+if TYPE_CHECKING:
+    from perdure.engine.blobs import BlobStore
+    from perdure.engine.durable import Attempt, Promise
+    from perdure.engine.journal import Journal, Request
+
+__all__ = ["Owner", "Recorder"]
+
+#: Output waits this long for more, so that a loop of prints makes few records and is still seen live (s).
+OUTPUT_DELAY = 0.015
+#: A record of output holds about this many characters at the most.
+OUTPUT_BATCH = 64 * 1024
+#: Unrecorded output beyond this stops the reading of the guest until it is written.
+OUTPUT_BACKLOG = 1024 * 1024
+
+
+class Owner(Protocol):
+    """The run whose guest is written down; told of each record that somebody waits for."""
+
+    def started(self, request: Request, effect: str, record: str) -> None:
+        """The start of that call is recorded: it may be performed."""
+        ...
+
+    async def answered_in(self, path: str, outcome: dict[str, Any]) -> None:
+        """The outcome of that call is recorded: it may be delivered."""
+        ...
+
+    def quiet(self) -> None:
+        """Nothing is left to be recorded."""
+        ...
+
+
+@dataclass(slots=True)
+class _Start:
+    request: Request
+    effect: str
+
+
+@dataclass(slots=True)
+class _Answer:
+    request: Request
+    effect: str
+    outcome: dict[str, Any]
+    record: str | None
+
+
+@dataclass(slots=True)
+class _Writes:
+    since: float
+    chunks: list[list[Any]] = field(default_factory=list)
+    characters: int = 0
+
+
+@dataclass(slots=True)
+class _Flush:
+    done: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Recorder:
+    """The queue of what is to be recorded for one run, and the task that empties it."""
+
+    def __init__(
+        self, execution: str, step: int, journal: Journal, blobs: BlobStore, worker: str, owner: Owner
+    ) -> None:
+        self._execution = execution
+        self._step = step
+        self._journal = journal
+        self._blobs = blobs
+        self._worker = worker
+        self._owner = owner
+        self.attempt: Attempt
+        self.characters = journal.characters
+        self._unrecorded: list[list[Any]] = []
+        self._queue: deque[_Start | _Answer | _Writes | _Flush] = deque()
+        self._queued = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._backlog = 0
+        self._writing = False
+        # A deadline is recorded from elsewhere than the queue: two writers would take the same number.
+        self._one = asyncio.Lock()
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is being recorded, or is about to be."""
+        return self._writing or bool(self._queue)
+
+    # -- what is to be recorded --------------------------------------------------
+
+    def start(self, request: Request, effect: str) -> None:
+        """Record that a call is about to be performed, or asked of somebody outside."""
+        self._put(_Start(request, effect))
+
+    def answer(self, request: Request, effect: str, outcome: dict[str, Any], record: str | None) -> None:
+        """Record a call's outcome: in its record, or in one that is written with it."""
+        self._put(_Answer(request, effect, outcome, record))
+
+    async def write(self, stream: str, text: str) -> None:
+        """Record output; returns when there is room for more."""
+        last = self._queue[-1] if self._queue else None
+        if not isinstance(last, _Writes) or last.characters > OUTPUT_BATCH:
+            last = _Writes(time.monotonic())
+            self._put(last)
+        if last.chunks and last.chunks[-1][0] == stream:
+            last.chunks[-1][1].append(text)
+        else:
+            last.chunks.append([stream, [text]])
+        last.characters += len(text)
+        self._backlog += len(text)
+        if last.characters > OUTPUT_BATCH:
+            self._queued.set()
+        if self._backlog > OUTPUT_BACKLOG:
+            self._room.clear()
+            await self._room.wait()
+
+    def enter(self, items: list[list[Any]]) -> None:
+        """Take deliveries that the guest has consumed along with the next record."""
+        self._unrecorded += items
+
+    async def flushed(self) -> None:
+        """Wait until everything up to now is recorded."""
+        flush = _Flush()
+        self._put(flush)
+        await flush.done.wait()
+
+    def unrecorded(self) -> dict[str, Any] | None:
+        """Return the deliveries consumed since the last record, as a record carries them."""
+        if not self._unrecorded:
+            return None
+        return {"at": self._journal.consumed - len(self._unrecorded), "items": list(self._unrecorded)}
+
+    def _put(self, item: _Start | _Answer | _Writes | _Flush) -> None:
+        self._queue.append(item)
+        self._queued.set()
+
+    # -- recording -----------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Record everything, for as long as it is let. Raises AttemptLost."""
+        while True:
+            while not self._queue:
+                self._writing = False
+                self._owner.quiet()
+                self._queued.clear()
+                await self._queued.wait()
+            self._writing = True
+            item = self._queue[0]
+            if isinstance(item, _Writes):
+                await self._more_output(item)
+            self._queue.popleft()
+            match item:
+                case _Start():
+                    await self._record_start(item)
+                case _Answer():
+                    await self._record_answer(item)
+                case _Writes():
+                    await self._record_output(item)
+                case _Flush():
+                    item.done.set()
+
+    async def timers(self, new: dict[str, int], wake: int) -> str:
+        """Record deadlines, by path, and return the id of a promise that resolves at ``wake`` (ms since 1970)."""
+        promise = await self._record({"kind": "timer", "timers": new, "wake": wake}, wake=wake)
+        return promise.id
+
+    async def _more_output(self, item: _Writes) -> None:
+        """Wait for more output to share the record, unless something else wants to be recorded."""
+        while len(self._queue) == 1 and item.characters <= OUTPUT_BATCH:
+            left = item.since + OUTPUT_DELAY - time.monotonic()
+            if left <= 0:
+                return
+            self._queued.clear()
+            try:
+                async with asyncio.timeout(left):
+                    await self._queued.wait()
+            except TimeoutError:
+                return
+
+    async def _record(self, param: dict[str, Any], **how: Any) -> Promise:
+        async with self._one:
+            param["at"] = now_ms()
+            count = len(self._unrecorded)
+            if count:
+                param["entered"] = {"at": self._journal.consumed - count, "items": self._unrecorded[:count]}
+            id = record_id(self._execution, self._step, self._journal.next_index)
+            parent = step_id(self._execution, self._step)
+            promise = await self.attempt.create(id, param["kind"], param, parent=parent, **how)
+            self._journal.next_index += 1
+            del self._unrecorded[:count]
+            return promise
+
+    async def _call_param(self, request: Request, effect: str) -> dict[str, Any]:
+        return {
+            "kind": "call",
+            "path": request.path,
+            "name": request.name,
+            "args": await stored(self._blobs, request.data),
+            "print": request.print,
+            "line": request.line,
+            "effect": effect,
+            "worker": self._worker,
+        }
+
+    async def _record_start(self, item: _Start) -> None:
+        param = await self._call_param(item.request, item.effect)
+        promise = await self._record(param, external=item.effect == "external")
+        self._owner.started(item.request, item.effect, promise.id)
+
+    async def _record_answer(self, item: _Answer) -> None:
+        outcome = item.outcome
+        if "value" in outcome:
+            outcome = {"value": await stored(self._blobs, outcome["value"])}
+        if item.record is None:
+            param = await self._call_param(item.request, item.effect)
+            await self._record({**param, "outcome": outcome}, settled=True)
+        else:
+            if "value" in outcome:
+                settled = await self.attempt.settle(item.record, outcome["value"])
+            else:
+                settled = await self.attempt.settle(item.record, outcome["error"], state="rejected")
+            # Whoever settled it first decided; that is what every replay will see.
+            outcome = outcome_of(settled) or outcome
+        await self._owner.answered_in(item.request.path, outcome)
+
+    async def _record_output(self, item: _Writes) -> None:
+        chunks = [[stream, "".join(texts), [len(text) for text in texts]] for stream, texts in item.chunks]
+        await self._record({"kind": "output", "offset": self.characters, "chunks": chunks}, settled=True)
+        self.characters += item.characters
+        self._backlog -= item.characters
+        if self._backlog <= OUTPUT_BACKLOG // 2:
+            self._room.set()

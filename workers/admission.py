@@ -1,0 +1,86 @@
+"""Admission: from an untrusted param to a job that may run, or a reason why it may not.
+
+Nothing in the param is believed: order, base and grants are checked against what is recorded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from perdure.capabilities.errors import UnknownGrant
+from perdure.capabilities.registry import intersect
+from perdure.engine.errors import InvalidName
+from perdure.engine.ids import parse_execution
+from perdure.engine.sessions import base_of, ensure_session
+from perdure.engine.settings import Submission
+
+from .confine.errors import SandboxUnavailable
+
+if TYPE_CHECKING:
+    from perdure.engine.ids import ExecutionId
+    from perdure.engine.sessions import Base, Head
+
+    from .service import Services
+
+__all__ = ["Job", "Refused", "admit"]
+
+
+class Refused(Exception):
+    """The submission cannot run; the execution resolves with this reason, and nothing of it ran."""
+
+    def __init__(self, status: str, message: str) -> None:
+        self.status = status
+        super().__init__(message)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A submission that was checked, and what it starts from."""
+
+    id: ExecutionId
+    submission: Submission
+    head: Head
+    base: Base
+    grants: tuple[str, ...]
+
+
+async def admit(services: Services, execution: str, raw: dict[str, Any]) -> Job:
+    """Check a submission against what is recorded. Raises Refused."""
+    id, submission = _parsed(execution, raw)
+    promises = services.promises
+    base, head = await asyncio.gather(base_of(promises, id.session, id.n), ensure_session(promises, id.session))
+    if base is None:
+        msg = f"{id.session}@{id.n - 1} has not settled: submit again when it has"
+        raise Refused("busy", msg)
+    before = f"{id.session}@{id.n - 1}" if id.n > 1 else None
+    if submission.base not in (None, before, base.step):
+        msg = f"the submission builds on {submission.base!r}, but execution {id.n} follows {before!r}"
+        raise Refused("BadSubmission", msg)
+    allowed = head.settings.grants
+    grants = tuple(allowed if submission.grants is None else intersect(submission.grants, allowed))
+    try:
+        await services.require(head.settings.isolation)
+        services.describe(grants)
+    except (UnknownGrant, SandboxUnavailable) as exc:
+        raise Refused(type(exc).__name__, str(exc)) from None
+    return Job(id, submission, head, base, grants)
+
+
+def _parsed(execution: str, raw: dict[str, Any]) -> tuple[ExecutionId, Submission]:
+    try:
+        id = parse_execution(execution)
+        submission = Submission.model_validate(raw)
+    except InvalidName as exc:
+        raise Refused("BadSubmission", str(exc)) from None
+    except ValidationError as exc:
+        first = exc.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"])) or "submission"
+        raise Refused("BadSubmission", f"{where}: {first['msg']}") from None
+    if submission.session not in (None, id.session):
+        msg = f"the submission names session {submission.session!r}, its promise {id.session!r}"
+        raise Refused("BadSubmission", msg)
+    return id, submission

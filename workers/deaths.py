@@ -1,0 +1,51 @@
+"""Deaths of guests: recorded durably, with how far the step had come, and judged.
+
+A step whose guest dies again and again with nothing newly recorded between is poison; it would die for ever.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from perdure.engine.durable import now_ms
+from perdure.engine.ids import death_id
+
+if TYPE_CHECKING:
+    from perdure.engine.durable import Attempt
+
+    from .guests import GuestDied
+
+__all__ = ["Deaths"]
+
+log = structlog.get_logger()
+
+
+class Deaths:
+    """The deaths of one execution's guests, of all its attempts."""
+
+    def __init__(self, known: list[dict[str, Any]]) -> None:
+        self._known = known
+
+    @classmethod
+    async def read(cls, attempt: Attempt) -> Deaths:
+        """Read those that are recorded."""
+        known: list[dict[str, Any]] = []
+        while (found := await attempt.get(death_id(attempt.id, len(known)))) is not None:
+            known.append(found.param)
+        return cls(known)
+
+    async def record(self, attempt: Attempt, step: int, records: int, died: GuestDied) -> None:
+        """Record one more."""
+        param = {"at": now_ms(), "how": str(died), "step": step, "records": records}
+        await attempt.create(death_id(attempt.id, len(self._known)), "death", param, settled=True)
+        log.warning("guest.died", execution=attempt.id, how=str(died), step=step, records=records)
+        self._known.append(param)
+
+    def in_a_row(self) -> int:
+        """Return how many of the last deaths found the execution just as far as the very last one did."""
+        if not self._known:
+            return 0
+        last = self._known[-1]
+        return sum((death["step"], death["records"]) == (last["step"], last["records"]) for death in self._known)

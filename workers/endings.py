@@ -1,0 +1,133 @@
+"""How an execution ends: its last checkpoint, its result, and the step that holds both.
+
+1. The checkpoint first, then the step that names it: a settled step can always be gone on from.
+2. An execution always ends with a Result, whatever became of its guest; what it leaves is its last settled step.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from perdure.engine.durable import now_ms
+from perdure.engine.events import Imaged, Stored
+from perdure.engine.ids import cancel_id, step_id
+from perdure.engine.records import ErrorInfo, Result, Timings
+from perdure.engine.refs import stored_raw
+
+from .checkpoints import save
+from .requests import refuse_refs
+
+if TYPE_CHECKING:
+    from perdure.engine.durable import Attempt, Promise
+
+    from .admission import Job
+    from .checkpoints import Manifest
+    from .live import Live
+    from .messages import Done
+    from .run import Run
+    from .service import Services
+
+__all__ = ["Ending"]
+
+
+@dataclass(slots=True)
+class Ending:
+    """Ends one attempt's execution, in its last step."""
+
+    services: Services
+    attempt: Attempt
+    job: Job
+    live: Live
+    #: When the attempt began, on the monotonic clock.
+    started: float
+
+    async def commit(self, run: Run, previous: Manifest | None, done: Done) -> Result:
+        """Settle the step of code that ended, with the namespace it leaves. Raises GuestDied, OSError."""
+        begun = time.monotonic()
+        limits = self.job.head.settings.limits
+        image, names = await run.image(limits.checkpoint_seconds)
+        self.attempt.tell(Imaged(self.attempt.id))
+        workspace = self.services.workspace(self.job.id.session)
+        manifest, notes = await save(
+            previous, image, names, run.guest.python, workspace, run.guest.pid, self.services.blobs, limits
+        )
+        self.attempt.tell(Stored(self.attempt.id))
+        result = self._result(run).model_copy(
+            update={
+                "status": done.status,
+                "data": await self._value(run, done),
+                "has_value": done.has_value,
+                "repr": done.repr,
+                "error": ErrorInfo.model_validate(done.error) if done.error else None,
+                "exit_code": done.code,
+                "lost": tuple(report for report in manifest.names if report.status == "lost"),
+                "left": tuple(done.left),
+                "notes": (*_notes(run), *done.notes, *notes),
+                "checkpoint": step_id(self.attempt.id, run.step),
+                "timings": Timings(
+                    total=time.monotonic() - self.started, ran=run.ran, checkpoint=time.monotonic() - begun
+                ),
+            }
+        )
+        await self._settle(run.step, run, result, manifest)
+        return result
+
+    async def fail(
+        self, step: int, base: str | None, records: list[Promise], run: Run | None, status: str, reason: ErrorInfo
+    ) -> Result:
+        """End an execution whose guest is gone: what it leaves is ``base``, its last settled step or its own base."""
+        result = self._result(run).model_copy(update={"status": status, "error": reason, "checkpoint": base})
+        for record in records:
+            if not record.settled and record.param.get("effect") == "external":
+                gone = {"type": "CallCancelled", "message": f"the execution ended as {status}", "data": None}
+                await self.attempt.settle(record.id, gone, state="rejected")
+        await self._settle(step, run, result, None)
+        return result
+
+    async def _value(self, run: Run, done: Done) -> Any:
+        if done.value_stream is not None:
+            raw = run.guest.link.take(done.value_stream)
+            refuse_refs(json.loads(raw))
+            return await stored_raw(self.services.blobs, raw)
+        refuse_refs(done.value)
+        return done.value
+
+    async def _settle(self, step: int, run: Run | None, result: Result, manifest: Manifest | None) -> None:
+        attempt = self.attempt
+        if attempt.version > 1 or self.live.watched:
+            cancel = await attempt.get(cancel_id(attempt.id))
+            if cancel is not None and not cancel.settled:
+                await attempt.settle(cancel.id, {"at": now_ms(), "unused": True})
+        await attempt.settle(
+            step_id(attempt.id, step),
+            {
+                "checkpoint": manifest.model_dump(mode="json") if manifest else None,
+                "entered": run.recorder.unrecorded() if run else None,
+                "final": True,
+                "result": result.model_dump(mode="json"),
+            },
+        )
+
+    def _result(self, run: Run | None) -> Result:
+        return Result(
+            execution=self.attempt.id,
+            status="failed",
+            isolation=self.job.head.settings.isolation,
+            base=self.job.base.step,
+            attempts=self.attempt.version,
+            calls=run.calls + run.replayed if run else 0,
+            writes=run.writes if run else 0,
+            characters=run.characters if run else 0,
+            replayed=run.replayed if run else 0,
+            kept_guest=run.kept if run else False,
+        )
+
+
+def _notes(run: Run) -> tuple[str, ...]:
+    differing = run.journal.differing_writes
+    if not differing:
+        return ()
+    return (f"{differing} writes differed on replay from what had been shown; the log keeps what was shown",)

@@ -1,0 +1,59 @@
+"""A guest with the namespace and the workspace of a checkpoint.
+
+1. The workspace's lock proves that its predecessor is gone before anything in it is touched.
+2. A guest that could not be restored is killed: none is half of what it should be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from .checkpoints import load_image, restore_workspace
+from .guests import Guest, GuestDied, GuestFailed, WorkspaceLock
+from .launching import guest_config
+from .link import LinkClosed
+from .messages import Restored
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .admission import Job
+    from .checkpoints import Manifest
+    from .service import Services
+
+__all__ = ["fresh_guest"]
+
+
+async def fresh_guest(services: Services, job: Job, manifest: Manifest | None, files: Mapping[str, str]) -> Guest:
+    """Start a guest from a checkpoint (None: the session's birth), with ``files`` put over the workspace's.
+
+    Raises GuestDied, GuestFailed, WorkspaceTaken.
+    """
+    session = job.id.session
+    workspace = services.workspace(session)
+    lock = await WorkspaceLock.take(services.run_folder / f"{session}.lock")
+    try:
+        await restore_workspace(manifest, workspace, services.blobs, files)
+        guest = await Guest.start(guest_config(services, job.head.settings, session, workspace, job.grants), lock)
+    finally:
+        lock.release()
+    if manifest is not None:
+        await _restore(guest, await load_image(manifest, services.blobs))
+    return guest
+
+
+async def _restore(guest: Guest, image: bytes) -> None:
+    try:
+        stream = await guest.link.send_stream(image)
+        await guest.link.send({"t": "restore", "stream": stream})
+        answer = await guest.link.receive()
+    except LinkClosed:
+        raise GuestDied(await asyncio.shield(guest.died)) from None
+    except BaseException:
+        await guest.kill("its namespace could not be restored")
+        raise
+    if not isinstance(answer, Restored):
+        await guest.kill("it spoke while it was restored")
+        msg = f"the guest answered a restore with {answer.t}"
+        raise GuestFailed(msg)

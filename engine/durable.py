@@ -20,9 +20,10 @@ from resonate.context import Context
 from resonate.effects import ResonateEffects
 from resonate.error import PlatformError, ResonateError, ServerError, StoppedError, Suspended
 from resonate.ids import origin_of
-from resonate.types import PromiseCreateReq, PromiseRecord, PromiseSettleReq
+from resonate.types import PromiseCreateReq, PromiseRecord, PromiseSettleReq, Value
 
 from .events import Recorded, Recording, Settled, Settling, Suspending
+from .store import Refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from resonate.send import Sender
 
     from .events import Event, Observer
+    from .store import SqliteConnection
+    from .store.wire import PromiseRecord as EmbeddedRecord
 
 __all__ = ["KIND", "Attempt", "AttemptLost", "Promise", "PromiseState", "Promises", "decoded", "now_ms", "watch"]
 
@@ -76,18 +79,23 @@ class Promise(NamedTuple):
         return self.state != "pending"
 
 
-def decoded(record: PromiseRecord) -> Promise:
-    """Decode a promise as the protocol carries it."""
+def decoded(record: PromiseRecord | EmbeddedRecord) -> Promise:
+    """Decode a promise as the protocol, or the embedded store, carries it."""
+    tags = record.tags
     return Promise(
         record.id,
         record.state,
-        _CODEC.decode(record.param),
-        _CODEC.decode(record.value),
-        record.tags,
+        _plain(record.param.data),
+        _plain(record.value.data),
+        tags if isinstance(tags, dict) else msgspec.json.decode(tags),
         record.timeout_at,
         record.created_at,
         record.settled_at,
     )
+
+
+def _plain(data: str | None) -> Any:
+    return _CODEC.decode(Value(data=data)) if data else None
 
 
 def decode_message(raw: str) -> Promise | None:
@@ -103,8 +111,9 @@ def decode_message(raw: str) -> Promise | None:
 class Promises:
     """Promises outside any task: what clients do, and what a worker reads. Raises the SDK's ResonateError family."""
 
-    def __init__(self, resonate: Resonate, group: str) -> None:
+    def __init__(self, resonate: Resonate, group: str, store: SqliteConnection | None = None) -> None:
         self._sender: Sender = resonate._sender
+        self._store = store
         self._source = resonate._source
         self._resolve = resonate._resolve_target
         self._group = group
@@ -172,6 +181,17 @@ class Promises:
                 return None
             raise
         return decoded(settled)
+
+    async def fence(self, task: str, version: int, request: PromiseCreateReq | PromiseSettleReq) -> Promise:
+        """Create or settle a promise under a task's lease; the embedded store is asked without the SDK's envelopes."""
+        if self._store is not None:
+            record = await self._store.fence(task, version, request)
+            if isinstance(record, Refused):
+                raise ServerError(record.status, record.why)
+            return decoded(record)
+        if isinstance(request, PromiseCreateReq):
+            return decoded((await self._sender.task_fence_create(task, version, request)).promise)
+        return decoded((await self._sender.task_fence_settle(task, version, request)).promise)
 
     async def listen(self, id: str) -> Promise | None:
         """Ask to be told (by an unblock message to this process) when the promise settles; return it as it is now."""
@@ -303,9 +323,9 @@ class Attempt:
         request = _create_request(id, parent or self.id, param, timeout_at, tags, settled=settled)
         self.tell(Recording(self.id, id, kind, param))
         with self._fatal():
-            reply = await self._sender.task_fence_create(self.id, self.version, request)
+            promise = await self._promises.fence(self.id, self.version, request)
         self.tell(Recorded(self.id, id, kind, param))
-        return decoded(reply.promise)
+        return promise
 
     async def settle(self, id: str, value: Any, *, state: Literal["resolved", "rejected"] = "resolved") -> Promise:
         """Settle a promise under the lease; returns what is recorded, which may be somebody else's outcome."""
@@ -313,9 +333,9 @@ class Attempt:
         request = PromiseSettleReq(id=id, state=state, value=_CODEC.encode(value))
         self.tell(Settling(self.id, id))
         with self._fatal():
-            reply = await self._sender.task_fence_settle(self.id, self.version, request)
+            promise = await self._promises.fence(self.id, self.version, request)
         self.tell(Settled(self.id, id))
-        return decoded(reply.promise)
+        return promise
 
     def suspend(self, waiting: Iterable[str]) -> NoReturn:
         """Leave until one of these promises (external ones or timers) settles; does not return."""

@@ -5,18 +5,29 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 if TYPE_CHECKING:
     from .blobs import BlobStore
 
-__all__ = ["INLINE_LIMIT", "fetched", "stored"]
+__all__ = ["INLINE_LIMIT", "dumped", "fetched", "stored"]
 
 #: Values up to this many bytes (encoded) are kept in their record, larger ones as blobs (DESIGN, Values).
 INLINE_LIMIT = 256 * 1024
 
 
+def dumped(data: Any) -> bytes:
+    """Return encoded data, or a message that holds some, as JSON text."""
+    try:
+        return msgspec.json.encode(data)  # ten times as fast as the standard library, on the path of every call
+    except UnicodeEncodeError:
+        # Half a character pair, which only escapes can carry: text of somebody's error message.
+        return json.dumps(data, separators=(",", ":")).encode()
+
+
 async def stored(blobs: BlobStore, data: Any) -> Any:
     """Return encoded data as a record holds it: itself, or the reference to a blob."""
-    raw = json.dumps(data, separators=(",", ":")).encode()
+    raw = dumped(data)
     if len(raw) <= INLINE_LIMIT:
         return data
     return await stored_raw(blobs, raw)

@@ -144,7 +144,8 @@ class Substrate:
             heartbeat.attach(resonate._sender)  # noqa: SLF001 - see durable.py
         watch(self.source, self._announce)
         self._resonate = resonate
-        self._promises = Promises(resonate, self.group)
+        embedded = self.network if isinstance(self.network, SqliteConnection) else None
+        self._promises = Promises(resonate, self.group, embedded)
         try:
             resonate.start()
             self.state_id = await state_identity(self._promises)

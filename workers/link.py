@@ -7,9 +7,10 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import struct
 from typing import TYPE_CHECKING, Any
+
+from perdure.engine.refs import dumped
 
 from .messages import ProtocolViolation, StreamOpened, parse
 
@@ -119,7 +120,7 @@ class Link:
 
     async def send(self, message: dict[str, Any]) -> None:
         """Send one message (which must fit a frame). Raises LinkClosed."""
-        payload = json.dumps(message, separators=(",", ":")).encode()
+        payload = dumped(message)
         self._put(_MESSAGE, payload)
         await self._drain()
 

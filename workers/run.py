@@ -13,7 +13,6 @@ Every message of the guest goes through ``handle``; everything that has to be wr
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
 import time
 from collections import deque
@@ -22,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from perdure.engine.events import Delivered, Delivering
 from perdure.engine.journal import CallRecord, Divergence, Journal, Request
-from perdure.engine.refs import INLINE_LIMIT, fetched
+from perdure.engine.refs import INLINE_LIMIT, dumped, fetched
 
 from .guests import GuestDied
 from .link import LinkClosed
@@ -136,7 +135,7 @@ class Run:
             "timers": self.waiting.seconds_left(),
             "consumed": self.journal.consumed,
         }
-        data = json.dumps(replay, separators=(",", ":")).encode()
+        data = dumped(replay)
         if len(data) > INLINE_LIMIT:
             message["replay_stream"] = await self.guest.link.send_stream(data)
         else:
@@ -384,7 +383,7 @@ class Run:
             message["error"] = outcome["error"]
         else:
             data = await fetched(self.blobs, outcome["value"])
-            raw = json.dumps(data, separators=(",", ":")).encode()
+            raw = dumped(data)
             if len(raw) > INLINE_LIMIT:
                 message["value_stream"] = await self.guest.link.send_stream(raw)
             else:

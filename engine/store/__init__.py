@@ -1,6 +1,6 @@
 """A Resonate store in one SQLite file, for programs that want no server."""
 
-from .connection import SqliteConnection
+from .connection import Refused, SqliteConnection
 from .errors import (
     StoreClosed,
     StoreDamaged,
@@ -14,6 +14,7 @@ from .errors import (
 from .maintenance import back_up, problems
 
 __all__ = [
+    "Refused",
     "SqliteConnection",
     "StoreClosed",
     "StoreDamaged",

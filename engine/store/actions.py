@@ -84,13 +84,20 @@ def promise_create(db: Database, now: int, request: wire.PromiseCreate, messages
     refusal = refuse_create(request)
     if refusal is not None:
         return bad(refusal)
-    promise = find_promise(db, request.id)
+    return Reply(200, {"promise": create(db, now, request, messages).seen(now)})
+
+
+def create(db: Database, now: int, request: wire.PromiseCreate, messages: Messages, *, root: str = "") -> Promise:
+    """The promise of this id, made if there is none; `root` is one that the caller has just seen."""
+    promise = insert_promise(db, now, request, messages, root=root)
     if promise is None:
-        promise = insert_promise(db, now, request, messages)
-        if promise.target is not None:
-            delay = int((request.tags or {}).get("resonate:delay", "0"))
-            insert_task(db, now, promise, delay, messages)
-    return Reply(200, {"promise": promise.seen(now)})
+        found = find_promise(db, request.id)
+        assert found is not None  # noqa: S101 - it stood in the way
+        return found
+    if promise.target is not None:
+        delay = int((request.tags or {}).get("resonate:delay", "0"))
+        insert_task(db, now, promise, delay, messages)
+    return promise
 
 
 def promise_settle(db: Database, now: int, request: wire.PromiseSettle, messages: Messages) -> Reply:
@@ -211,6 +218,7 @@ def task_create(db: Database, now: int, request: wire.TaskCreate, messages: Mess
 def create_acquired(db: Database, now: int, request: wire.TaskCreate, messages: Messages) -> Reply:
     """A new promise whose task its creator holds from the start."""
     promise = insert_promise(db, now, request.action.data, messages)
+    assert promise is not None  # noqa: S101 - the caller has looked
     target = promise.target or ""
     if promise.state == "pending":
         task = Task(promise.id, "acquired", 1, target, request.ttl, request.pid, db.member)
@@ -231,13 +239,19 @@ def held(db: Database, now: int, task_id: str, version: int) -> tuple[Task, Prom
     promise = find_promise(db, task_id)
     if promise is None:
         return conflict("the task's promise is gone")
-    if task.state != "acquired":
-        return conflict(f"the task is {task.state}")
-    if not promise.open(now):
+    refusal = refuse_holder(task.state, task.version, version, opened=promise.open(now))
+    return (task, promise) if refusal is None else refusal
+
+
+def refuse_holder(state: TaskState, held_version: int, version: int, *, opened: bool) -> Reply | None:
+    """Why somebody may not act for a task under a version, if so."""
+    if state != "acquired":
+        return conflict(f"the task is {state}")
+    if not opened:
         return conflict("the task's promise has settled")
-    if task.version != version:
-        return conflict(f"the task is held under version {task.version}")
-    return task, promise
+    if held_version != version:
+        return conflict(f"the task is held under version {held_version}")
+    return None
 
 
 def task_acquire(db: Database, now: int, request: wire.TaskAcquire, messages: Messages) -> Reply:
@@ -262,20 +276,46 @@ def task_fence(db: Database, now: int, request: wire.TaskFence, messages: Messag
         inner = wire.read_data(request.action.data, wire.PromiseCreate)
     else:
         inner = wire.read_data(request.action.data, wire.PromiseSettle)
-    if inner.id == request.id:
-        return bad("a task cannot fence its own promise; fulfill it")
-    guarded = held(db, now, request.id, request.version)
-    if isinstance(guarded, Reply):
-        return guarded
-    if isinstance(inner, wire.PromiseCreate):
-        reply = promise_create(db, now, inner, messages)
-    else:
-        reply = promise_settle(db, now, inner, messages)
+    reply = fence(db, now, request.id, request.version, inner, messages)
     if reply.status != 200:  # noqa: PLR2004 - the protocol's own number
         return reply
     return Reply(
         200, {"action": {"kind": request.action.kind, "head": {"status": 200}, "data": reply.data}, "preload": []}
     )
+
+
+_HOLDER: Final = (
+    "SELECT t.state, t.version, p.state = 'pending' AND p.timeout_at > ?"
+    " FROM tasks t LEFT JOIN promises p ON p.id = t.id WHERE t.id = ?"
+)
+
+
+def fence(
+    db: Database,
+    now: int,
+    task_id: str,
+    version: int,
+    inner: wire.PromiseCreate | wire.PromiseSettle,
+    messages: Messages,
+) -> Reply:
+    """Create or settle a promise if a task is held under a version; every durable call goes through here."""
+    if inner.id == task_id:
+        return bad("a task cannot fence its own promise; fulfill it")
+    holder = db.one(_HOLDER, (now, task_id))
+    if holder is None:
+        return missing("task")
+    state, held_version, opened = holder
+    if opened is None:
+        return conflict("the task's promise is gone")
+    refusal = refuse_holder(state, held_version, version, opened=bool(opened))
+    if refusal is not None:
+        return refusal
+    if isinstance(inner, wire.PromiseSettle):
+        return promise_settle(db, now, inner, messages)
+    malformed = refuse_create(inner)
+    if malformed is not None:
+        return bad(malformed)
+    return Reply(200, {"promise": create(db, now, inner, messages, root=task_id).seen(now)})
 
 
 def task_heartbeat(db: Database, now: int, request: wire.TaskHeartbeat, _messages: Messages) -> Reply:

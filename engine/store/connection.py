@@ -13,15 +13,15 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 import msgspec
 import structlog
 from resonate.timing import Clock, now_ms
-from resonate.types import PromiseRecord
+from resonate.types import PromiseCreateReq, PromiseRecord, PromiseSettleReq
 
 from . import maintenance, members, timeouts, wire
-from .actions import ACTIONS, READS
+from .actions import ACTIONS, READS, fence
 from .commits import Committer
 from .database import Database, Synchronous, members_folder
 from .delivery import Messages, anycast_address
@@ -31,7 +31,7 @@ from .peers import Notice, Peers
 from .promises import PROMISE, Promise, fetch
 from .wire import Reply
 
-__all__ = ["SqliteConnection"]
+__all__ = ["Refused", "SqliteConnection"]
 
 log = structlog.get_logger(__name__)
 
@@ -39,6 +39,13 @@ SCAN_LIMIT: Final = 1000
 LOOK: Final = 1.0  # seconds between looks at the file for what no message said: a stopped peer, a wire never made
 MOURNING: Final = (0.001, 0.005, 0.02, 0.1, 0.4)  # seconds; then the peer lives, and only its wire is gone
 _LAST: Final = "\U0010ffff"  # sorts behind every other character, so that prefix + _LAST ends the prefix's range
+
+
+class Refused(NamedTuple):
+    """A request that was not applied, by the protocol's rules."""
+
+    status: int
+    why: str
 
 
 class SqliteConnection:
@@ -67,6 +74,7 @@ class SqliteConnection:
         self._card = Card.of(group, pid, receives=False)
         self._receivers: list[Callable[[str], None]] = []
         self._starting: asyncio.Task[None] | None = None
+        self._ready = False
         self._stopped = False
         self._committer = Committer(clock, self._committed)
         self._reader: Database | None = None
@@ -128,6 +136,7 @@ class SqliteConnection:
             raise
         self._committer = committer
         self._peers.connect(self._member, others)
+        self._ready = not self._stopped
         self._spawn(self._look_regularly())
 
     def _join(self, db: Database, now: int, messages: Messages) -> list[Peer]:
@@ -140,6 +149,7 @@ class SqliteConnection:
         if self._stopped:
             return
         self._stopped = True
+        self._ready = False
         self._change.set()
         if self._starting is not None:
             await asyncio.wait([self._starting])
@@ -189,8 +199,35 @@ class SqliteConnection:
         request = wire.read_data(data, shape)
         if kind in READS:
             return await self._read(lambda db: action(db, self._clock(), request, Messages()))
-        await self.start()
+        if not self._ready:
+            await self.start()
         return await self._committer.write(lambda db, now, messages: action(db, now, request, messages))
+
+    # For programs in this process
+
+    async def fence(
+        self, task: str, version: int, request: PromiseCreateReq | PromiseSettleReq
+    ) -> wire.PromiseRecord | Refused:
+        """What `task.fence` answers, without its envelope: for whoever pays for each microsecond of a durable call.
+
+        Raises:
+            StoreError: the file failed; the request was not applied.
+        """
+        value: wire.Value
+        inner: wire.PromiseCreate | wire.PromiseSettle
+        if isinstance(request, PromiseCreateReq):
+            value = wire.Value(request.param.headers, request.param.data)
+            inner = wire.PromiseCreate(request.id, request.timeout_at, value, request.tags)
+        else:
+            value = wire.Value(request.value.headers, request.value.data)
+            inner = wire.PromiseSettle(request.id, request.state, value)
+        if not self._ready:
+            await self.start()
+        reply = await self._committer.write(lambda db, now, messages: fence(db, now, task, version, inner, messages))
+        if isinstance(reply.data, str):
+            return Refused(reply.status, reply.data)
+        promise: wire.PromiseRecord = reply.data["promise"]
+        return promise
 
     # For tools that look at the file
 
@@ -280,7 +317,8 @@ class SqliteConnection:
     # Internals
 
     async def _read[T](self, read: Callable[[Database], T]) -> T:
-        await self.start()
+        if not self._ready:
+            await self.start()
 
         def run(reader: Database) -> T:
             with reader.snapshot():

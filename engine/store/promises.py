@@ -28,6 +28,10 @@ PROMISE: Final = (
 )
 TASK: Final = "id, state, version, target, ttl, pid, member"
 
+_INSERT: Final = (
+    f"INSERT INTO promises ({PROMISE}, head) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (id) DO NOTHING"
+)
+
 
 def origin_of(promise_id: str) -> str:
     """The root of an id's tree: what stands before its first colon."""
@@ -123,8 +127,13 @@ def is_head(db: Database, promise_id: str) -> bool:
     return origin == promise_id or db.one("SELECT 1 FROM promises WHERE id = ?", (origin,)) is None
 
 
-def insert_promise(db: Database, now: int, request: PromiseCreate, messages: Messages) -> Promise:
-    """Write a new promise, already settled if its timeout has passed; tasks are the caller's part."""
+def insert_promise(
+    db: Database, now: int, request: PromiseCreate, messages: Messages, *, root: str = ""
+) -> Promise | None:
+    """Write a new promise, already settled if its timeout has passed; None if there is one.
+
+    Tasks are the caller's part. `root` is a promise known to be there, so that it need not be looked for.
+    """
     tags = request.tags or {}
     timer = tags.get("resonate:timer") == "true"
     target = tags.get("resonate:target")
@@ -146,10 +155,9 @@ def insert_promise(db: Database, now: int, request: PromiseCreate, messages: Mes
         request.timeout_at if late else now,
         request.timeout_at if late else None,
     )
-    db.execute(
-        f"INSERT INTO promises ({PROMISE}, head) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
-        (*promise, int(is_head(db, request.id))),
-    )
+    head = 0 if root and origin_of(request.id) == root else int(is_head(db, request.id))
+    if not db.execute(_INSERT, (*promise, head)):
+        return None
     if external and not late:
         messages.wake(promise.timeout_at)
     return promise

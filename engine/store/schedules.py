@@ -96,6 +96,7 @@ def fire_schedule(db: Database, now: int, schedule_id: str, messages: Messages) 
         param = wire.Value(None if headers is None else wire.json_object(headers), data)
         request = wire.PromiseCreate(promise_id, time + timeout, param, defaults | wire.json_object(tags))
         promise = insert_promise(db, time if request.timeout_at > now else now, request, messages)
+        assert promise is not None  # noqa: S101 - it was looked for
         insert_task(db, now, promise, 0, messages)
     db.execute(
         "UPDATE schedules SET last_run_at = ?, next_run_at = ? WHERE id = ?", (time, next_run(cron, time), schedule_id)

@@ -24,11 +24,17 @@ class Counting:
     def __init__(self, connection: SqliteConnection) -> None:
         self.kinds: Counter[str] = Counter()
         self._send = connection.send
+        self._fence = connection.fence
         connection.send = self.send  # type: ignore[method-assign]
+        connection.fence = self.fence  # type: ignore[method-assign,assignment]
 
     async def send(self, req: str, headers: dict[str, str] | None = None) -> str:
         self.kinds[json.loads(req)["kind"]] += 1
         return await self._send(req, headers)
+
+    async def fence(self, *request: Any) -> Any:
+        self.kinds["task.fence"] += 1
+        return await self._fence(*request)
 
 
 @pytest.mark.slow

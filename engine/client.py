@@ -106,7 +106,8 @@ class Client:
     ) -> Client:
         """Use a Resonate server (``http://...``) or Resonate on Postgres (``postgresql://...``).
 
-        ``blobs`` is the folder of large values that every worker and client of the fleet shares.
+        ``blobs`` is where large values are, for every worker and client of the fleet alike: a folder that all of them
+        see, or a bucket (``s3://bucket/prefix``, ``gs://``, ``az://``).
         """
         substrate = Substrate.remote(url, folder=folder, blobs=blobs, group=group, working=worker)
         return cls(substrate, worker=worker, capabilities=capabilities, settings=settings)

@@ -19,7 +19,7 @@ from resonate.error import ResonateError
 from resonate.resonate import Resonate
 from resonate.retry import Never
 
-from .blobs import FolderBlobs
+from .blobs import open_blobs
 from .durable import Promises, decoded, watch
 from .errors import StateUnusable
 from .sessions import state_identity
@@ -64,7 +64,7 @@ class Substrate:
         folder = StateFolder.open(state, create=create)
         pid = _pid()
         connection = SqliteConnection(folder.database, pid=pid, group=_listening(group, working=working))
-        return cls(folder, FolderBlobs(folder.blobs), connection, connection, group, pid)
+        return cls(folder, open_blobs(folder.blobs), connection, connection, group, pid)
 
     @classmethod
     def remote(
@@ -78,7 +78,8 @@ class Substrate:
     ) -> Substrate:
         """Use a Resonate server (``http://``) or Resonate on Postgres (``postgresql://``).
 
-        ``folder`` is this process's own; ``blobs`` a folder that every worker and client shares.
+        ``folder`` is this process's own; ``blobs`` a folder that every worker and client shares, or a
+        bucket (``s3://``, ``gs://``, ``az://``).
         """
         own = StateFolder.open(folder)
         pid = _pid()
@@ -98,7 +99,7 @@ class Substrate:
         else:
             msg = f"{url!r} names no kind of store: use http://, https:// or postgresql://"
             raise StateUnusable(msg)
-        return cls(own, FolderBlobs(Path(blobs) if blobs else own.blobs), network, source, group, pid)
+        return cls(own, open_blobs(blobs or own.blobs), network, source, group, pid)
 
     @property
     def promises(self) -> Promises:

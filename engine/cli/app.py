@@ -191,7 +191,9 @@ def worker(
     url: Annotated[
         str | None, typer.Option(help="A Resonate server or Postgres instead of the folder's store.")
     ] = None,
-    blobs: Annotated[Path | None, typer.Option(help="The folder of large values that the fleet shares.")] = None,
+    blobs: Annotated[
+        str | None, typer.Option(help="Where the fleet keeps large values: a shared folder, s3://, gs:// or az://.")
+    ] = None,
     group: Annotated[str, typer.Option(help="The group whose executions it takes.")] = "default",
 ) -> None:
     """Run a worker until it is told to stop; --grant makes capabilities of your own known to it."""

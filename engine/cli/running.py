@@ -72,7 +72,7 @@ async def _granted(client: Client, name: str, choices: Choices) -> list[str] | N
     return None if await read_settings(client.substrate.promises, name) is not None else ["input"]
 
 
-async def run_worker(state: Path, grants: list[str], url: str | None, blobs: Path | None, group: str) -> None:
+async def run_worker(state: Path, grants: list[str], url: str | None, blobs: str | None, group: str) -> None:
     """Run a worker until it is told to stop."""
     hear_worker()
     _reach_own_modules()

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from blake3 import blake3
 
-from perdure.engine.blobs import BlobDamaged, BlobMissing, BlobsFull, Data, FolderBlobs
+from perdure.engine.blobs import BlobDamaged, BlobMissing, BlobsFull, Data
+from perdure.engine.blobs_folder import FolderBlobs
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -23,7 +24,7 @@ def reference(data: bytes) -> str:
 
 
 def files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file())
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
 
 
 @pytest.fixture
@@ -94,11 +95,11 @@ async def test_no_room_is_an_error_of_its_own_and_leaves_nothing(blobs: FolderBl
     script = """
         import asyncio, os, sys
         from pathlib import Path
-        from perdure.engine import blobs
+        from perdure.engine import blobs, blobs_folder
         def full(descriptor, piece):
             raise OSError(28, "No space left on device")
-        blobs._write_all = full
-        try: asyncio.run(blobs.FolderBlobs(Path(sys.argv[1])).put(b"x" * 100))
+        blobs_folder.write_all = full
+        try: asyncio.run(blobs_folder.FolderBlobs(Path(sys.argv[1])).put(b"x" * 100))
         except blobs.BlobsFull as error: print("full:", error)
     """
     done = await run(script, tmp_path / "full")
@@ -118,7 +119,7 @@ async def test_a_file_system_that_refuses_to_write_is_not_swallowed(tmp_path: Pa
 KILLED = """
     import os, signal, sys
     from pathlib import Path
-    from perdure.engine.blobs import FolderBlobs
+    from perdure.engine.blobs_folder import FolderBlobs
     def count(function):
         def counted(*args, **kwargs):
             global left
@@ -158,7 +159,7 @@ async def test_several_processes_write_the_same_and_different_blobs(tmp_path: Pa
     script = """
         import asyncio, sys
         from pathlib import Path
-        from perdure.engine.blobs import FolderBlobs
+        from perdure.engine.blobs_folder import FolderBlobs
         async def main():
             blobs = FolderBlobs(Path(sys.argv[1]))
             for number in range(60):

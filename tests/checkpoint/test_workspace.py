@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from perdure.engine.blobs import BlobMissing, FolderBlobs
+from perdure.engine.blobs import BlobMissing
+from perdure.engine.blobs_folder import FolderBlobs
 from perdure.workers.workspace import WorkspaceTooLarge, add_files, open_files, restore, snapshot
 
 LONG_AGO = 1_000_000_000_123_456_789

@@ -63,7 +63,7 @@ async def admit(services: Services, execution: str, raw: dict[str, Any]) -> Job:
     allowed = head.settings.grants
     grants = tuple(allowed if submission.grants is None else intersect(submission.grants, allowed))
     try:
-        await services.require(head.settings.isolation)
+        await services.require(head.settings)
         services.describe(grants)
     except (UnknownGrant, SandboxUnavailable) as exc:
         raise Refused(type(exc).__name__, str(exc)) from None

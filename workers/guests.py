@@ -1,6 +1,6 @@
-"""Guest processes: starting, freezing, killing and burying them. The only file that starts a process or signals one.
+"""Guest processes: starting, freezing, killing and burying them. The only file that signals one.
 
-1. A guest dies with its worker: it is told by the kernel (PDEATHSIG), by its closed channel, and by its process group.
+1. A guest dies with its zygote, and that with its worker: told by the kernel (PDEATHSIG) and by a closed channel.
 2. A guest holds the lock of its session's workspace for as long as it lives, so the next one cannot start beside it.
 3. A dead guest is noticed at once, through its pidfd.
 """
@@ -14,23 +14,24 @@ import fcntl
 import os
 import signal
 import socket
-import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .guest.launch import argv, environment
 from .identity import identity_of
 from .link import Link, LinkClosed
 from .messages import ProtocolViolation, Ready
+from .zygote import STATUS_TIMEOUT, UNKNOWN
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from .zygote import Forked, Zygote
+
 __all__ = ["Death", "Guest", "GuestDied", "GuestFailed", "WorkspaceLock", "WorkspaceTaken"]
 
-#: Descriptors of the guest: its channel, and the lock it holds.
-CHANNEL, LOCK = 3, 4
-#: Seconds a clean interpreter may take until it is ready: 0.1 s is usual, a loaded machine may need many times that.
+#: Descriptor of the guest: the lock it holds.
+LOCK = 4
+#: Seconds a forked guest may take until it is ready: 10 ms are usual, a loaded machine may need many times that.
 START_TIMEOUT = 30.0
 #: Seconds to wait for a killed process to be gone, and for a predecessor to give up its workspace.
 KILL_TIMEOUT = 10.0
@@ -123,36 +124,44 @@ class Guest:
     """A live guest process and the link to it."""
 
     session: str
-    pid: int
-    pidfd: int
+    process: Forked
     link: Link
     died: asyncio.Future[Death]
     isolation: dict[str, Any] = field(default_factory=dict)
     python: str = ""
     frozen: bool = False
+    pidfd: int = -1
     _reason: str = ""
+    _how: tuple[int | None, int | None] | None = None
+
+    def __post_init__(self) -> None:
+        self.pidfd = self.process.pidfd
 
     @classmethod
-    async def start(cls, config: dict[str, Any], lock: WorkspaceLock, python: str = sys.executable) -> Guest:
-        """Start a guest and wait until it is confined and ready. Raises GuestFailed."""
+    async def start(cls, config: dict[str, Any], lock: WorkspaceLock, zygote: Zygote) -> Guest:
+        """Have a guest forked and wait until it is confined and ready. Raises GuestFailed, ZygoteGone."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        stderr = os.memfd_create("guest", os.MFD_CLOEXEC)
+        words = os.memfd_create("guest", os.MFD_CLOEXEC)
         try:
-            pid = _spawn(python, config, theirs.fileno(), lock.fd, stderr)
+            forked = await zygote.fork(theirs.fileno(), lock.fd, words)
+        except BaseException:
+            ours.close()
+            os.close(words)
+            raise
         finally:
             theirs.close()
-        lock.held_by(pid)
-        pidfd = os.pidfd_open(pid)
         loop = asyncio.get_running_loop()
-        guest = cls(config["session"], pid, pidfd, await Link.over(ours), loop.create_future())
-        loop.add_reader(pidfd, guest._buried)
+        guest = cls(config["session"], forked, await Link.over(ours), loop.create_future())
+        lock.held_by(guest.pid)
+        forked.ended.add_done_callback(guest._ended)
+        loop.add_reader(guest.pidfd, guest._gone)
         try:
             async with asyncio.timeout(START_TIMEOUT):
                 await guest.link.send({"t": "start", "config": config})
                 ready = await guest.link.receive()
         except (LinkClosed, ProtocolViolation, TimeoutError) as exc:
             await guest.kill("it did not become ready")
-            printed = os.pread(stderr, STDERR_KEPT, max(0, os.fstat(stderr).st_size - STDERR_KEPT))
+            printed = os.pread(words, STDERR_KEPT, max(0, os.fstat(words).st_size - STDERR_KEPT))
             msg = (
                 f"a guest did not start ({str(exc) or 'no answer in time'}): {printed.decode(errors='replace').strip()}"
             )
@@ -161,7 +170,7 @@ class Guest:
             await guest.kill("its start was given up")
             raise
         finally:
-            os.close(stderr)
+            os.close(words)
         if not isinstance(ready, Ready):
             await guest.kill("it spoke before it was ready")
             msg = f"a guest began with a message of type {ready.t}"
@@ -169,26 +178,45 @@ class Guest:
         guest.isolation, guest.python = ready.isolation, ready.python
         return guest
 
-    def _buried(self) -> None:
-        """Reap the process: its pidfd became readable."""
+    @property
+    def pid(self) -> int:
+        """Its number, as this side counts."""
+        return self.process.pid
+
+    def _gone(self) -> None:
+        """Its pidfd became readable: the process has ended; the zygote says how, a moment later."""
         loop = asyncio.get_running_loop()
         loop.remove_reader(self.pidfd)
-        try:
-            info = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG)
-        except ChildProcessError:
-            info = None
+        self._closed()
+        if self._how == UNKNOWN:
+            self._die(signal.SIGKILL, None)
+        elif self._how is None:
+            loop.call_later(STATUS_TIMEOUT, self._die, None, None)
+
+    def _ended(self, ended: asyncio.Future[tuple[int | None, int | None]]) -> None:
+        """The zygote told how it ended."""
+        self._how = ended.result()
+        if self._how == UNKNOWN:
+            # The zygote has ended, and the kernel is ending this guest: dead is only who is seen dead.
+            self.signal(signal.SIGKILL)
+            return
+        if self.pidfd >= 0:
+            asyncio.get_running_loop().remove_reader(self.pidfd)
+            self._closed()
+        self._die(*self._how)
+
+    def _closed(self) -> None:
         os.close(self.pidfd)
         self.pidfd = -1
-        # Whatever it started shares its process group; nothing of a guest outlives it.
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
+        # Where code may start processes, they share its process group; nothing of a guest outlives it.
+        if self.pid > 1:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
         self.link.close()
-        if info is None or info.si_code == os.CLD_EXITED:
-            death = Death(None, info.si_status if info else None, self._reason)
-        else:
-            death = Death(info.si_status, None, self._reason)
+
+    def _die(self, number: int | None, code: int | None) -> None:
         if not self.died.done():
-            self.died.set_result(death)
+            self.died.set_result(Death(number, code, self._reason))
 
     @property
     def alive(self) -> bool:
@@ -226,29 +254,3 @@ def _evict(lock: int) -> None:
         return
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.kill(int(parts[1]), signal.SIGKILL)
-
-
-def _spawn(python: str, config: dict[str, Any], channel: int, lock: int, stderr: int) -> int:
-    # The calling thread is the worker's main thread: PDEATHSIG fires when the spawning thread ends.
-    nowhere = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-    # dup2 of a descriptor onto itself would leave it close-on-exec: move both out of the way of their targets first.
-    high_channel, high_lock = (fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 64) for fd in (channel, lock))
-    try:
-        return os.posix_spawn(
-            python,
-            argv(python),
-            environment(config),
-            file_actions=[
-                (os.POSIX_SPAWN_DUP2, nowhere, 0),
-                (os.POSIX_SPAWN_DUP2, stderr, 1),
-                (os.POSIX_SPAWN_DUP2, stderr, 2),
-                (os.POSIX_SPAWN_DUP2, high_channel, CHANNEL),
-                (os.POSIX_SPAWN_DUP2, high_lock, LOCK),
-            ],
-            setsid=True,
-            setsigmask=[],
-            setsigdef=[signal.SIGPIPE, signal.SIGINT, signal.SIGTERM],
-        )
-    finally:
-        for fd in (nowhere, high_channel, high_lock):
-            os.close(fd)

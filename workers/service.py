@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import signal
 import sys
 from dataclasses import dataclass, replace
@@ -20,23 +19,14 @@ from perdure.capabilities.registry import Registry
 from perdure.engine.settings import WorkerSettings
 from perdure.engine.substrate import Substrate
 
-from .confine import probe
-from .confine.interpreter import inspect_interpreter
-from .confine.policy import (
-    IsolationLevel,
-    Limits,
-    Namespaces,
-    Readable,
-    readable_paths,
-    strict_policy,
-    unconfined_policy,
-)
+from .confine.policy import IsolationLevel, Limits
 from .executions import Executions
-from .guest import launch
-from .guests import LOCK
+from .guests import LOCK, Guest
 from .identity import own_identity
+from .launching import guest_config
 from .leases import LeaseKeeper, TimedNetwork
 from .pool import Pool
+from .zygotes import Kind, Source, Zygotes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -46,6 +36,8 @@ if TYPE_CHECKING:
     from perdure.engine.durable import Promise, Promises
     from perdure.engine.events import Observer
     from perdure.engine.settings import SessionSettings
+
+    from .guests import WorkspaceLock
 
 __all__ = ["Services", "Worker", "serve", "standard_registry"]
 
@@ -63,9 +55,6 @@ if not structlog.is_configured():
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
 
-#: Private namespaces are a second wall that this worker does not put up; what confines is the core.
-_NO_NAMESPACES = probe.Finding("namespaces", available=False, reason="not used by this worker", ways_out=())
-
 #: Mappings are not memory: libraries reserve far more than they touch.
 MIN_ADDRESS_SPACE = 32 << 30
 
@@ -80,9 +69,8 @@ class Services:
     leases: LeaseKeeper
     pool: Pool
     identity: str
+    zygotes: Zygotes
     observer: Observer | None = None
-    _readable: Readable | None = None
-    _findings: probe.Findings | None = None
 
     @property
     def promises(self) -> Promises:
@@ -116,36 +104,36 @@ class Services:
         """Return what a guest is told of its grants."""
         return [capability.describe() for capability in self.registry.resolve_all(grants).values()]
 
-    async def require(self, level: str) -> None:
-        """Refuse a level of isolation that this machine does not give; found out once. Raises SandboxUnavailable."""
-        if level == IsolationLevel.STRICT and self._findings is None:
-            seccomp, landlock = await asyncio.gather(
-                asyncio.to_thread(probe.probe_seccomp), asyncio.to_thread(probe.probe_landlock)
-            )
-            self._findings = probe.Findings(seccomp, landlock, _NO_NAMESPACES)
-        if self._findings is not None:
-            probe.require(IsolationLevel(level), self._findings, Namespaces.OFF)
+    @staticmethod
+    def kind(settings: SessionSettings) -> Kind:
+        """Return the kind of zygote that a session's guests come from."""
+        return Kind(Path(sys.executable), IsolationLevel(settings.isolation))
 
-    async def prepare(self) -> None:
-        """Find out what guests may read: the interpreter and its packages."""
-        interpreter = await asyncio.to_thread(inspect_interpreter, Path(sys.executable))
-        self._readable = await asyncio.to_thread(
-            readable_paths, interpreter, private=[self.substrate.folder.root], also_readable=launch.needed_files()
-        )
+    async def require(self, settings: SessionSettings) -> None:
+        """Refuse a session whose guests this machine cannot confine as they must be. Raises SandboxUnavailable."""
+        await self.zygotes.get(self.kind(settings))
 
-    def policy(self, settings: SessionSettings, workspace: Path) -> dict[str, Any]:
-        """Return the isolation that a session's guest puts itself under."""
-        assert self._readable is not None, "prepare was not called"  # noqa: S101
+    async def start_guest(
+        self, settings: SessionSettings, session: str, workspace: Path, grants: Sequence[str], lock: WorkspaceLock
+    ) -> Guest:
+        """Start a guest for the session. Raises GuestFailed, SandboxUnavailable."""
+
+        async def begin(source: Source) -> Guest:
+            policy = self._policy(source, settings, workspace)
+            config = guest_config(settings, session, workspace, self.describe(grants), policy)
+            return await Guest.start(config, lock, source.zygote)
+
+        return await self.zygotes.start(self.kind(settings), begin)
+
+    @staticmethod
+    def _policy(source: Source, settings: SessionSettings, workspace: Path) -> dict[str, Any]:
         limits = Limits(
             memory=settings.limits.memory_bytes,
             address_space=max(4 * settings.limits.memory_bytes, MIN_ADDRESS_SPACE),
             cpu_seconds=settings.limits.cpu_seconds,
             file_size=settings.limits.file_bytes,
         )
-        if IsolationLevel(settings.isolation) is IsolationLevel.STRICT:
-            policy = strict_policy(self._readable, [workspace], limits=limits, parent=os.getpid())
-        else:
-            policy = unconfined_policy(limits=limits, parent=os.getpid())
+        policy = source.policy(workspace, limits)
         return replace(policy, keep_fds=(*policy.keep_fds, LOCK)).to_wire()
 
 
@@ -170,15 +158,18 @@ class Worker:
         self._settings = settings or WorkerSettings(group=substrate.group)
         self._leases = LeaseKeeper(substrate.pid, self._settings.lease_seconds, self._settings.lease_margin_seconds)
         self._pool = Pool(self._settings.kept_guests)
+        folder = substrate.folder
+        self._zygotes = Zygotes(folder.root, folder.workspaces)
         self._services = Services(
-            substrate, registry, self._settings, self._leases, self._pool, own_identity(), observer
+            substrate, registry, self._settings, self._leases, self._pool, own_identity(), self._zygotes, observer
         )
         self._executions = Executions(self._services)
         self._heard: set[asyncio.Task[None]] = set()
+        self._warm: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Open the substrate and begin to take executions."""
-        await self._services.prepare()
+        self._warm = asyncio.create_task(self._warm_up())
         self._substrate.on_settled(self._hear)
         await self._substrate.start(
             functions={"execute": self._executions.execute},
@@ -187,6 +178,11 @@ class Worker:
             lease=timedelta(seconds=self._settings.lease_seconds),
             concurrency=self._settings.concurrency,
         )
+
+    async def _warm_up(self) -> None:
+        """Start the zygote that most sessions need; who needs it hears what is wrong with it."""
+        with contextlib.suppress(Exception):
+            await self._zygotes.get(Kind(Path(sys.executable)))
 
     def _hear(self, promise: Promise) -> None:
         task = asyncio.create_task(self._executions.heard(promise))
@@ -197,6 +193,9 @@ class Worker:
         """Give every task back, kill every guest, close the substrate."""
         await self._executions.close()
         await self._pool.close()
+        if self._warm is not None:
+            await asyncio.gather(self._warm, return_exceptions=True)
+        await self._zygotes.close()
         await self._substrate.stop()
 
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from .checkpoints import load_image, restore_workspace
 from .guests import Guest, GuestDied, GuestFailed, WorkspaceLock
-from .launching import guest_config
 from .link import LinkClosed
 from .messages import Restored
 
@@ -35,7 +34,7 @@ async def fresh_guest(services: Services, job: Job, manifest: Manifest | None, f
     lock = await WorkspaceLock.take(services.run_folder / f"{session}.lock")
     try:
         await restore_workspace(manifest, workspace, services.blobs, files)
-        guest = await Guest.start(guest_config(services, job.head.settings, session, workspace, job.grants), lock)
+        guest = await services.start_guest(job.head.settings, session, workspace, job.grants, lock)
     finally:
         lock.release()
     if manifest is not None:

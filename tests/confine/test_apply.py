@@ -17,7 +17,7 @@ from .kit import Guest, run_guest
 
 STUBS = {
     "landlock": "confine.confine_landlock.restrict = lambda *a: []",
-    "seccomp": "confine.confine_seccomp.install = lambda code: None",
+    "seccomp": "confine.confine_seccomp.put_on = lambda code: None",
     "capabilities and no_new_privs": "confine._drop_rights = lambda: True\n"
     "confine.confine_kernel.prctl(38, 1) if os.getuid() else None",
 }

@@ -9,21 +9,16 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from perdure.workers.confine import bwrap as bwrap_module
 from perdure.workers.confine import probe
-from perdure.workers.confine.bwrap import find_bwrap, inner_pid, wrap
 from perdure.workers.confine.errors import SandboxUnavailable
-from perdure.workers.confine.policy import IsolationLevel, Namespaces, Policy
+from perdure.workers.confine.policy import IsolationLevel, Namespaces
 from perdure.workers.confine.probe import Finding, Findings
-
-from .kit import Guest
 
 # For each case, a child puts a filter on itself, as a container would, and then runs one probe.
 POOR_MACHINE = """
@@ -177,31 +172,3 @@ def test_a_bwrap_that_hangs(tmp_path: Path) -> None:
     assert not found.available
     assert "killed" in found.reason
     assert time.monotonic() - started < 15
-
-
-def until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not true():
-        assert time.monotonic() < deadline
-        os.sched_yield()
-
-
-def test_the_host_can_measure_and_end_what_is_inside(strict: Policy) -> None:
-    bwrap = find_bwrap()
-    assert bwrap is not None, "install bubblewrap to run these tests"
-    read_end, write_end = os.pipe()
-    wrapped = wrap(bwrap, strict, info_fd=write_end)
-    with Guest(wrapped.policy, "say(up=True); hear()", wrap=wrapped.argv, keep=(write_end,)) as guest:
-        os.close(write_end)
-        while "up" not in (guest.hear() or {"up": None}):
-            pass
-        with os.fdopen(read_end, "rb") as info:
-            init = json.load(info)["child-pid"]
-        inside = inner_pid(init)
-        assert inside is not None
-        assert "Seccomp:\t2" in Path(f"/proc/{inside}/status").read_text()
-        assert "Pss:" in Path(f"/proc/{inside}/smaps_rollup").read_text()
-        guest.process.kill()
-        guest.process.wait()
-        until(lambda: not Path(f"/proc/{inside}").exists() and not Path(f"/proc/{init}").exists())
-    assert bwrap_module.inner_pid(init) is None

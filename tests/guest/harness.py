@@ -250,7 +250,7 @@ def _spawn(python: str, config: dict[str, Any], channel: int, log: int) -> int:
     folder = os.open(".", os.O_RDONLY)
     try:
         os.chdir(config["workspace"])
-        return os.posix_spawn(python, argv(python), environment(config), file_actions=actions, setsid=True)
+        return os.posix_spawn(python, argv(python), environment(), file_actions=actions, setsid=True)
     finally:
         os.fchdir(folder)
         for fd in (folder, high, nowhere):

@@ -111,7 +111,22 @@ def children(pid: int | None = None) -> list[int]:
 
 def kill_guests(pid: int | None = None) -> int:
     """SIGKILL every guest of this process; returns how many there were."""
-    found = children(pid)
+    found = guests(pid)
     for each in found:
         os.kill(each, signal.SIGKILL)
     return len(found)
+
+
+def guests(pid: int | None = None) -> list[int]:
+    """Guests of this process, or of another: what is beneath it and was forked, not started."""
+    found, todo = [], [(each, b"") for each in children(pid)]
+    while todo:
+        process, above = todo.pop()
+        try:
+            command = Path(f"/proc/{process}/cmdline").read_bytes()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if command == above and b"_perdure_guest.zygote" in command and b"bwrap" not in command.split(b"\0")[0]:
+            found.append(process)
+        todo += [(each, command) for each in children(process)]
+    return found

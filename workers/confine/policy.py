@@ -16,9 +16,11 @@ __all__ = [
     "readable_paths",
     "strict_policy",
     "unconfined_policy",
+    "zygote_policy",
 ]
 
-from dataclasses import dataclass, field
+import os
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -88,6 +90,8 @@ class Limits:
     file_size: int | None = 1 * _GIB
     # Each pipe holds up to 64 kB that no other limit counts.
     open_files: int | None = 256
+    # Processes and threads together; the kernel counts them by user, so only a guest with users of its own has this.
+    processes: int | None = None
 
     def to_wire(self) -> dict[str, int | None]:
         """The limits by name."""
@@ -97,6 +101,7 @@ class Limits:
             "cpu_seconds": self.cpu_seconds,
             "file_size": self.file_size,
             "open_files": self.open_files,
+            "processes": self.processes,
         }
 
 
@@ -127,7 +132,7 @@ class Policy:
     refused: tuple[Refused, ...] = ()
     parent: int | None = None
     keep_fds: tuple[int, ...] = _KEPT
-    read_only_mounts: bool = False
+    may_fork: bool = False
 
     def to_wire(self) -> dict[str, Any]:
         """The policy as plain data for `perdure.workers.guest.confine.apply`."""
@@ -141,7 +146,7 @@ class Policy:
             "forbidden": [str(path) for path in self.forbidden],
             "parent": self.parent,
             "keep_fds": list(self.keep_fds),
-            "read_only_mounts": self.read_only_mounts,
+            "may_fork": self.may_fork,
         }
 
 
@@ -185,6 +190,15 @@ def strict_policy(
         refused=readable.refused,
         parent=parent,
     )
+
+
+def zygote_policy(readable: Readable, workspaces: Path) -> Policy:
+    """The policy of the process that guests are forked from: theirs, for all workspaces and all of /proc.
+
+    A guest narrows it to its own workspace and its own part of /proc, which has no name before the guest is there.
+    """
+    wider = replace(readable, granted=(*readable.granted, Path("/proc")))
+    return strict_policy(wider, [workspaces], limits=Limits(*(None,) * 6), parent=os.getpid())
 
 
 def _interpreter_paths(interpreter: Interpreter) -> list[Path]:

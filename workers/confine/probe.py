@@ -6,7 +6,18 @@ away what the kernel's version promises.
 
 from __future__ import annotations
 
-__all__ = ["Finding", "Findings", "probe_all", "probe_landlock", "probe_namespaces", "probe_seccomp", "require"]
+__all__ = [
+    "CORE_WAYS_OUT",
+    "NO_BWRAP",
+    "Finding",
+    "Findings",
+    "explain",
+    "probe_all",
+    "probe_landlock",
+    "probe_namespaces",
+    "probe_seccomp",
+    "require",
+]
 
 import json
 import os
@@ -31,7 +42,7 @@ _PROBE_SECONDS: Final = 2.0
 
 _CHILD: Final = "import sys; from perdure.workers.confine.probe_child import main; main(sys.argv[1])"
 
-_CORE_WAYS_OUT: Final = (
+CORE_WAYS_OUT: Final = (
     "run on Linux 5.13 or newer with Landlock enabled at boot (lsm=...,landlock)",
     "allow landlock_* and seccomp in the container's system-call filter",
     "choose level 'process', which is no security boundary, if something else confines the whole service",
@@ -106,6 +117,20 @@ class Findings:
         return {"layers": [layer.to_json() for layer in layers], "notes": list(self.notes)}
 
 
+NO_BWRAP: Final = Finding(
+    "namespaces", available=False, reason="bwrap is not on PATH", ways_out=("install bubblewrap", *_NAMESPACE_WAYS_OUT)
+)
+
+
+def explain(words: str) -> Finding:
+    """Say what bubblewrap's last words mean, and what to do."""
+    for said, reason, way_out in _BWRAP_WORDS:
+        if said in words:
+            ways_out = (way_out, *_NAMESPACE_WAYS_OUT)
+            return Finding("namespaces", available=False, reason=f"{reason} ({words})", ways_out=ways_out)
+    return Finding("namespaces", available=False, reason=words, ways_out=_NAMESPACE_WAYS_OUT)
+
+
 def probe_all(interpreter: Interpreter | None = None) -> Findings:
     """Try every layer; blocks for about 0.3 s, and at most a few seconds."""
     notes = []
@@ -116,12 +141,12 @@ def probe_all(interpreter: Interpreter | None = None) -> Findings:
 
 def probe_seccomp() -> Finding:
     """Put the guest's own filter on a child and have it try to make a socket."""
-    return _try_layer("seccomp", (sys.executable,), _CORE_WAYS_OUT)
+    return _try_layer("seccomp", (sys.executable,), CORE_WAYS_OUT)
 
 
 def probe_landlock() -> Finding:
     """Confine a child with Landlock and have it try to list the root folder; `version` is the kernel's ABI."""
-    return _try_layer("landlock", (sys.executable,), _CORE_WAYS_OUT)
+    return _try_layer("landlock", (sys.executable,), CORE_WAYS_OUT)
 
 
 def probe_namespaces(interpreter: Interpreter | None = None, bwrap: Path | None = None) -> Finding:
@@ -129,7 +154,7 @@ def probe_namespaces(interpreter: Interpreter | None = None, bwrap: Path | None 
     layer = "namespaces"
     found = bwrap or find_bwrap()
     if found is None:
-        return Finding(layer, available=False, reason="bwrap is not on PATH", ways_out=("install bubblewrap",))
+        return NO_BWRAP
     with tempfile.TemporaryDirectory(prefix="perdure-probe-") as folder:
         workspace = Path(folder).resolve() / "workspace"
         workspace.mkdir()
@@ -175,9 +200,8 @@ def _try_layer(layer: str, command: Sequence[str], ways_out: tuple[str, ...]) ->
 
 
 def _unspoken(layer: str, status: int, words: str, ways_out: tuple[str, ...]) -> Finding:
-    for said, reason, way_out in _BWRAP_WORDS:
-        if said in words:
-            return Finding(layer, available=False, reason=f"{reason} ({words})", ways_out=(way_out, *ways_out))
+    if any(said in words for said, _, _ in _BWRAP_WORDS):
+        return explain(words)
     reason = f"the probe ended with status {status}: {words or 'it said nothing'}"
     return Finding(layer, available=False, reason=reason, ways_out=ways_out)
 

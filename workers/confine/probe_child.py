@@ -5,7 +5,6 @@ Run as a program by `probe`; it imports the guest's half only, so that it starts
 
 from __future__ import annotations
 
-import errno as errors
 import json
 import os
 import socket
@@ -13,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from perdure.workers.guest import confine_kernel, confine_landlock, confine_seccomp
+from perdure.workers.guest import confine_kernel, confine_landlock, confine_namespaces, confine_seccomp
 from perdure.workers.guest.confine_kernel import ConfinementFailed
 
 
@@ -41,18 +40,8 @@ def _landlock() -> dict[str, Any]:
 
 
 def _namespaces() -> dict[str, Any]:
-    if len([entry for entry in Path("/proc").iterdir() if entry.name.isdigit()]) > 2:  # noqa: PLR2004 - its init, and this
-        raise ConfinementFailed("namespaces", 0, "other processes can be seen from inside")
-    interfaces = [name for _, name in socket.if_nameindex()]
-    if interfaces not in ([], ["lo"]):
-        raise ConfinementFailed("namespaces", 0, f"the host's network is there: {interfaces}")
-    if not os.statvfs("/").f_flag & os.ST_RDONLY:
-        raise ConfinementFailed("namespaces", errors.EROFS, "/ can be written to from inside")
-    try:
-        os.unshare(os.CLONE_NEWUSER)
-    except OSError:
-        return {}
-    raise ConfinementFailed("namespaces", 0, "further user namespaces can be made inside")
+    confine_namespaces.check()
+    return {}
 
 
 _PROBES = {"seccomp": _seccomp, "landlock": _landlock, "namespaces": _namespaces}

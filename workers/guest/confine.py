@@ -2,18 +2,20 @@
 
 Laws: deny by default, so what the policy does not grant is refused; nothing is silent, so a layer that cannot be put
 on ends the guest and the report names the ones that were; what confines is checked by trying, not by asking.
+
+A zygote confines itself with ``apply_to_zygote``, and each guest forked from it narrows that with ``apply``.
 """
 
 from __future__ import annotations
 
-__all__ = ["REFUSED_EXIT", "WIRE_VERSION", "ConfinementFailed", "apply"]
+__all__ = ["REFUSED_EXIT", "WIRE_VERSION", "Beneath", "ConfinementFailed", "apply", "apply_to_zygote"]
 
 import errno as errors
 import os
 import resource
 import signal
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import confine_canary, confine_kernel, confine_landlock, confine_seccomp, confine_semaphores
 from .confine_kernel import ConfinementFailed
@@ -36,60 +38,121 @@ _LIMITS = {
     "address_space": resource.RLIMIT_AS,
     "file_size": resource.RLIMIT_FSIZE,
     "open_files": resource.RLIMIT_NOFILE,
+    "processes": resource.RLIMIT_NPROC,
 }
 # No core files; no locked memory (which also starves io_uring); no message queues; no real-time priority, no raised
 # priority.
 _NONE_OF = ("RLIMIT_CORE", "RLIMIT_MEMLOCK", "RLIMIT_MSGQUEUE", "RLIMIT_RTPRIO", "RLIMIT_NICE")
 
 
-def apply(policy: Mapping[str, Any], *, keep: Iterable[int] = ()) -> dict[str, Any]:
+class Beneath(NamedTuple):
+    """What a guest has from its zygote: whom it must die with, and what was openable before the zygote's own layer.
+
+    ``own_processes``: it is the first process of a namespace of its own, where its parent has no number.
+    """
+
+    parent: int
+    controls: tuple[str, ...] = ()
+    own_processes: bool = False
+
+
+def apply(policy: Mapping[str, Any], *, keep: Iterable[int] = (), beneath: Beneath | None = None) -> dict[str, Any]:
     """Put on every layer of the policy's level and return which; nothing can take them off again.
 
     `policy` is what `Policy.to_wire` made. `keep` names descriptors the guest opened for itself, kept beside the
-    policy's own; every other one is closed. The process must have one thread. Raises ConfinementFailed, after which the
-    process must exit with REFUSED_EXIT.
+    policy's own; every other one is closed. `beneath` is given to a guest that was forked from a zygote. The process
+    must have one thread. Raises ConfinementFailed, after which the process must exit with REFUSED_EXIT.
     """
-    level = policy.get("level")
-    if policy.get("version") != WIRE_VERSION or level not in ("strict", "process"):
-        raise ConfinementFailed("policy", errors.EINVAL, f"version {policy.get('version')!r}, level {level!r}")
+    level = _level(policy)
+    parent = policy["parent"] if beneath is None else 0 if beneath.own_processes else beneath.parent
     layers = ["session", "descriptors", "limits"]
     _own_session()
     closed = _close_others({*policy["keep_fds"], *keep})
     if _ON_LINUX:
-        _follow_parent(policy["parent"])
+        _follow_parent(parent)
         layers.append("parent")
     _set_limits(policy["limits"])
     report: dict[str, Any] = {"level": level, "layers": layers, "closed": closed, "uid": os.getuid()}
     if level == "strict":
-        report.update(_confine(policy))
+        report.update(_confine(policy, beneath))
         layers += ["capabilities", "no_new_privs", "landlock", "seccomp", "canary"]
-    _still_following(policy["parent"])
+    if beneath is not None and beneath.own_processes:
+        layers.append("own_processes")
+    _still_following(parent)
     return report
 
 
-def _confine(policy: Mapping[str, Any]) -> dict[str, Any]:
+def apply_to_zygote(policy: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Confine the process that guests are forked from, before it imports anything that is not ours.
+
+    Returns a report as ``apply`` does, and what could be opened before: the guests' controls. What is left to it is
+    what its guests need to confine themselves further. Raises ConfinementFailed.
+    """
+    level = _level(policy)
+    _own_session()
+    closed = _close_others(set(policy["keep_fds"]))
+    _follow_parent(policy["parent"])
+    report: dict[str, Any] = {"level": level, "closed": closed, "uid": os.getuid()}
+    controls: tuple[str, ...] = ()
+    if level == "strict":
+        machine = confine_kernel.machine()
+        _one_thread()
+        controls = tuple(_controls(policy))
+        abi = min(confine_landlock.kernel_abi(), confine_landlock.KNOWN_ABI)
+        _drop_rights()
+        confine_landlock.restrict(abi, policy["read_only"], policy["read_write"])
+        wanted = confine_seccomp.Filter(machine, os.getpid(), abi, zygote=True)
+        confine_seccomp.put_on(confine_seccomp.assembled(wanted))
+        for may_fork in (False, True):
+            confine_seccomp.assembled(confine_seccomp.Filter(machine, os.getpid(), abi, fork=may_fork))
+        confine_semaphores.install()
+        report["landlock_abi"] = abi
+        report["canary"] = confine_canary.check_zygote(controls)
+    _still_following(policy["parent"])
+    return report, controls
+
+
+def _level(policy: Mapping[str, Any]) -> str:
+    level = policy.get("level")
+    if policy.get("version") != WIRE_VERSION or level not in ("strict", "process"):
+        raise ConfinementFailed("policy", errors.EINVAL, f"version {policy.get('version')!r}, level {level!r}")
+    return str(level)
+
+
+def _confine(policy: Mapping[str, Any], beneath: Beneath | None) -> dict[str, Any]:
     machine = confine_kernel.machine()
     _one_thread()
-    forbidden = _controls(policy)
+    folders = policy["read_write_folders"]
+    if beneath is None:
+        forbidden, beside = _controls(policy), []
+    else:
+        forbidden, beside = list(beneath.controls), _beside(folders)
     abi = min(confine_landlock.kernel_abi(), confine_landlock.KNOWN_ABI)
-    real_metadata = bool(policy["read_only_mounts"])
-    if real_metadata:
-        _check_mounts(policy)
     bounding_empty = _drop_rights()
     absent = confine_landlock.restrict(abi, policy["read_only"], policy["read_write"])
-    wanted = confine_seccomp.Filter(machine, os.getpid(), abi, real_metadata)
-    program = confine_seccomp.program(wanted)
-    confine_seccomp.install(program)
+    may_fork = bool(policy["may_fork"])
+    wanted = confine_seccomp.Filter(machine, os.getpid(), abi, fork=may_fork)
+    packed = confine_seccomp.assembled(wanted)
+    confine_seccomp.put_on(packed)
     confine_semaphores.install()
-    tried = confine_canary.check(forbidden, policy["read_write_folders"])
+    tried = confine_canary.check(forbidden, folders, beside, may_fork=may_fork)
     return {
         "landlock_abi": abi,
         "absent": absent,
         "bounding_set_empty": bounding_empty,
-        "filter_instructions": len(program),
-        "metadata": "real" if real_metadata else "faked",
+        "filter_bytes": len(packed),
         "canary": tried,
     }
+
+
+def _beside(folders: Iterable[str]) -> list[str]:
+    """The folders above the granted ones, which the zygote's layer leaves open: refused later, this layer is on."""
+    above = [os.path.dirname(folder) for folder in folders]
+    closed = [folder for folder in above if not confine_canary.openable(folder)]
+    if closed:
+        why = f"cannot list {closed[0]} before confinement, so cannot prove it after"
+        raise ConfinementFailed("canary", errors.EACCES, why)
+    return above
 
 
 def _own_session() -> None:
@@ -169,22 +232,6 @@ def _controls(policy: Mapping[str, Any]) -> list[str]:
     if not confine_canary.openable("/"):
         raise ConfinementFailed("canary", errors.EACCES, "cannot list / before confinement, so cannot prove it after")
     return forbidden
-
-
-def _check_mounts(policy: Mapping[str, Any]) -> None:
-    """Real chmod and utime are safe only where all that can be named, but the granted folders, is mounted read-only."""
-    writable = [path for path in ("/", *policy["read_only"]) if _is_writable_mount(path)]
-    if writable:
-        raise ConfinementFailed("namespaces", errors.EROFS, f"mounted writable: {', '.join(writable)}")
-
-
-def _is_writable_mount(path: str) -> bool:
-    if path.startswith(("/proc", "/dev")):
-        return False
-    try:
-        return not os.statvfs(path).f_flag & os.ST_RDONLY
-    except FileNotFoundError:
-        return False
 
 
 def _drop_rights() -> bool:

@@ -6,7 +6,7 @@ attempt is harmless if it succeeds.
 
 from __future__ import annotations
 
-__all__ = ["check", "openable"]
+__all__ = ["check", "check_zygote", "openable"]
 
 import errno as errors
 import os
@@ -18,6 +18,8 @@ from .confine_kernel import ConfinementFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    type Attempt = tuple[str, Callable[[], None], tuple[int, ...]]
 
 # Every process can list this folder, and no policy may grant it: the one sure thing to be refused.
 _ROOT = "/"
@@ -75,23 +77,43 @@ def _check_status() -> None:
         raise ConfinementFailed("canary", 0, f"capabilities are left in {', '.join(held)}")
 
 
-def check(forbidden: Sequence[str], folders: Sequence[str]) -> list[str]:
+def check_zygote(forbidden: Sequence[str]) -> list[str]:
+    """As ``check``, for the process that guests are forked from, which may fork."""
+    return _try_all([*_attempts(forbidden), ("execute", _execute, (errors.EPERM,))])
+
+
+def check(
+    forbidden: Sequence[str], folders: Sequence[str], beside: Sequence[str] = (), *, may_fork: bool = False
+) -> list[str]:
     """Attempt each forbidden thing and return what was tried; raises ConfinementFailed where one is not refused.
 
-    `forbidden` holds files that were openable before; `folders` are those granted for writing.
+    `forbidden` holds files that were openable before; `folders` are those granted for writing; `beside` are folders
+    that a zygote's layer leaves open.
     """
     denied = (errors.EACCES,)
     unwritable = (errors.EACCES, errors.EROFS)
     refused = (errors.EPERM,)
-    attempts: list[tuple[str, Callable[[], None], tuple[int, ...]]] = [
-        ("list /", lambda: _open(_ROOT), denied),
-        *((f"open {path}", lambda path=path: _open(path), denied) for path in forbidden),
+    attempts = [
+        *_attempts(forbidden),
+        *((f"list {path}", lambda path=path: _open(path), denied) for path in beside),
         *((f"write beside {folder}", lambda folder=folder: _write_beside(folder), unwritable) for folder in folders),
-        ("make a socket", lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM).close(), refused),
         ("signal the parent", lambda: os.kill(os.getppid(), 0), refused),
-        ("fork", _fork, refused),
+        *(() if may_fork else (("fork", _fork, refused),)),
         ("execute", _execute, refused),
     ]
+    return _try_all(attempts)
+
+
+def _attempts(forbidden: Sequence[str]) -> list[Attempt]:
+    denied = (errors.EACCES,)
+    return [
+        ("list /", lambda: _open(_ROOT), denied),
+        *((f"open {path}", lambda path=path: _open(path), denied) for path in forbidden),
+        ("make a socket", lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM).close(), (errors.EPERM,)),
+    ]
+
+
+def _try_all(attempts: Sequence[Attempt]) -> list[str]:
     for name, attempt, expected in attempts:
         _must_fail(name, attempt, expected)
     _check_status()

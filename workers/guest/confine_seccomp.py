@@ -6,12 +6,14 @@ guest could change after the check; a foreign instruction set kills the process.
 
 from __future__ import annotations
 
-__all__ = ["Filter", "assemble", "install", "program"]
+__all__ = ["Filter", "assemble", "assembled", "install", "program", "put_on"]
 
 import ctypes
 import errno as errors
+import signal
 import socket
 import struct
+from functools import cache
 from typing import NamedTuple
 
 from . import confine_kernel, confine_syscalls
@@ -23,6 +25,12 @@ Code = list[Instruction]
 _LOAD, _AND = 0x20, 0x54
 _JUMP, _EQUAL, _AT_LEAST, _ANY_BIT = 0x05, 0x15, 0x35, 0x45
 _RETURN = 0x06
+# Bytes of an instruction.
+_SIZE = 8
+# Stands for the process's number in a filter that is built before there is the process: no pid is so large, and no
+# other constant of a filter.
+_SOME_PID = 0x5EED_BEEF
+_SOME_PID_BYTES = struct.pack("=I", _SOME_PID)
 # Conditional jumps carry an 8-bit distance; the kernel takes at most 4096 instructions.
 _SHORT_JUMP, _MOST_INSTRUCTIONS = 255, 4096
 
@@ -52,13 +60,35 @@ _ACCESS_MODES, _O_TRUNC = 3, 0o1000
 _TRUNCATE_SINCE_ABI = 3
 
 
+# What a zygote may besides: fork a guest, confine it, and give its user and processes namespaces of their own.
+_ZYGOTE_ALLOWED = (
+    "memfd_create",
+    "sendmsg",
+    "setsid",
+    "capset",
+    "userfaultfd",
+    "pidfd_open",
+    "prctl",
+    *confine_syscalls.SETUP,
+)
+# What the C library passes when it forks: CHILD_SETTID CHILD_CLEARTID SIGCHLD.
+_CLONE_TO_FORK = 0x0100_0000 | 0x0020_0000 | int(signal.SIGCHLD)
+# NEWUSER and NEWPID, together only.
+_UNSHARED = 0x1000_0000 | 0x2000_0000
+_SIGN = 0x8000_0000
+
+
 class Filter(NamedTuple):
-    """What a filter depends on: this process, this machine, this kernel's Landlock."""
+    """What a filter depends on: this process, this machine, this kernel's Landlock.
+
+    ``zygote`` is the filter of the process that guests are forked from, beneath their own; ``fork`` lets a guest fork.
+    """
 
     machine: str
     pid: int
     landlock_abi: int
-    real_metadata: bool = False
+    zygote: bool = False
+    fork: bool = False
 
 
 class _Program(ctypes.Structure):
@@ -100,10 +130,17 @@ def _null(index: int, then: Code, otherwise: Code) -> Code:
     return _argument(index) + _when(_EQUAL, 0, rest, otherwise)
 
 
-def _clone() -> Code:
+def _clone(*, fork: bool) -> Code:
     thread = _argument(0) + _when(_ANY_BIT, _CLONE_THREAD, _YES, _NO)
     strange = ~_CLONE_FOR_THREADS & 0xFFFFFFFF
-    return [*_argument(0), *_when(_ANY_BIT, strange, _NO, thread)]
+    threads = [*_argument(0), *_when(_ANY_BIT, strange, _NO, thread)]
+    return [*_argument(0), *_when(_EQUAL, _CLONE_TO_FORK, _YES, threads)] if fork else threads
+
+
+def _one_process() -> Code:
+    """A signal to one process: which, its guests' own filters decide. Never to a group, nor to everyone."""
+    some = _argument(0) + _when(_EQUAL, 0, _NO, _YES)
+    return _argument(0) + _when(_ANY_BIT, _SIGN, _NO, some)
 
 
 def _socketpair() -> Code:
@@ -143,8 +180,10 @@ def _rules(wanted: Filter) -> dict[str, Code]:
     self_only = _argument(0) + _one_of(own, _YES, _NO)
     zero_too = _argument(0) + _one_of((0, wanted.pid), _YES, _NO)
     abi = wanted.landlock_abi
+    if wanted.zygote:
+        self_only, zero_too = _one_process(), _argument(0) + _when(_EQUAL, 0, _YES, _one_process())
     return {
-        "clone": _clone(),
+        "clone": _clone(fork=wanted.fork or wanted.zygote),
         "kill": self_only,
         "tgkill": self_only,
         "rt_sigqueueinfo": self_only,
@@ -166,7 +205,7 @@ def _rules(wanted: Filter) -> dict[str, Code]:
 def _leaves(wanted: Filter) -> dict[int, Code]:
     column = confine_syscalls.ARCHITECTURES[wanted.machine].column
     rules = _rules(wanted)
-    metadata = _YES if wanted.real_metadata else _answer(_ERRNO)
+    metadata = _answer(_ERRNO)
     groups: list[tuple[dict[str, confine_syscalls.Number], Code | None]] = [
         (confine_syscalls.ALLOWED, _YES),
         (confine_syscalls.REFUSED, _NO),
@@ -180,6 +219,16 @@ def _leaves(wanted: Filter) -> dict[int, Code]:
             number = numbers[column]
             if number is not None:
                 leaves[number] = rules[name] if code is None else code
+    if wanted.zygote:
+        tables = {
+            name: numbers[column]
+            for group in (confine_syscalls.SETUP, *(g for g, _ in groups))
+            for name, numbers in group.items()
+        }
+        leaves |= {number: _YES for name in _ZYGOTE_ALLOWED if (number := tables[name]) is not None}
+        unshare = tables["unshare"]
+        assert unshare is not None  # noqa: S101 - every architecture has it
+        leaves[unshare] = _argument(0) + _when(_EQUAL, _UNSHARED, _YES, _NO)
     return leaves
 
 
@@ -213,15 +262,38 @@ def program(wanted: Filter) -> Code:
     return [(_LOAD, 0, 0, _AT_ARCH), *_when(_EQUAL, architecture.audit, [(_JUMP, 0, 0, 1)], kill), *number]
 
 
+@cache
+def _assembled(wanted: Filter) -> bytes:
+    return assemble(program(wanted))
+
+
+def assembled(wanted: Filter) -> bytes:
+    """The filter as the kernel takes it; built once for all processes that are forked after it was asked for.
+
+    Building takes longer than all else that a guest does to confine itself, and only the process's number differs.
+    """
+    code = _assembled(wanted._replace(pid=_SOME_PID))
+    own = struct.pack("=I", wanted.pid)
+    return b"".join(piece[:-4] + own if piece.endswith(_SOME_PID_BYTES) else piece for piece in _instructions(code))
+
+
+def _instructions(code: bytes) -> list[bytes]:
+    return [code[at : at + _SIZE] for at in range(0, len(code), _SIZE)]
+
+
 def assemble(code: Code) -> bytes:
     """The program as the kernel's array of instructions."""
     return b"".join(struct.pack("=HBBI", *instruction) for instruction in code)
 
 
 def install(code: Code) -> None:
-    """Put the filter on this thread for good; no_new_privs must be set. Raises ConfinementFailed."""
-    packed = assemble(code)
-    handed = _Program(len(code), packed)
+    """Put a filter on this thread for good; no_new_privs must be set. Raises ConfinementFailed."""
+    put_on(assemble(code))
+
+
+def put_on(packed: bytes) -> None:
+    """Put an assembled filter on this thread for good; no_new_privs must be set. Raises ConfinementFailed."""
+    handed = _Program(len(packed) // _SIZE, packed)
     try:
         confine_kernel.prctl(confine_kernel.PR_SET_SECCOMP, 2, ctypes.cast(ctypes.pointer(handed), ctypes.c_void_p))
     except OSError as problem:

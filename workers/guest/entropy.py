@@ -51,20 +51,13 @@ def set_state(state: dict[str, Any]) -> None:
     _stream.position = int(state["position"])
 
 
-def install(seed: int) -> None:
-    """Seed what Python draws from: once, before the first third-party import."""
-    global _stream  # noqa: PLW0603 - one guest, one stream
-    _stream = stream = Stream(seed)
+def patch() -> None:
+    """Take over what Python draws from: once, before the first third-party import.
 
-    def urandom(size: int, /) -> bytes:
-        """Return bytes drawn from the session's seed."""
-        return stream.read(size)
-
-    def getrandom(size: int, flags: int = 0) -> bytes:
-        """Return bytes drawn from the session's seed; it never blocks, whatever the flags."""
-        del flags
-        return stream.read(size)
-
+    Whoever keeps one of these functions draws from the session that the process comes to belong to.
+    """
+    if os.urandom is urandom:
+        return
     os.urandom = urandom
     if hasattr(os, "getrandom"):
         os.getrandom = getrandom
@@ -73,11 +66,33 @@ def install(seed: int) -> None:
 
     def seeded(self: random.Random, a: Any = None, version: int = 2) -> None:
         """Seed the generator; without a seed, from the session's."""
-        seed_random(self, int.from_bytes(stream.read(32)) if a is None else a, version)
+        seed_random(self, int.from_bytes(_stream.read(32)) if a is None else a, version)
 
     seeded.__name__, seeded.__qualname__ = "seed", "Random.seed"
     random.Random.seed = seeded  # type: ignore[method-assign]
+
+
+def urandom(size: int, /) -> bytes:
+    """Return bytes drawn from the session's seed."""
+    return _stream.read(size)
+
+
+def getrandom(size: int, flags: int = 0) -> bytes:
+    """Return bytes drawn from the session's seed; it never blocks, whatever the flags."""
+    del flags
+    return _stream.read(size)
+
+
+def install(seed: int) -> None:
+    """Begin the session's randomness: what was imported before, in a zygote, is seeded anew."""
+    global _stream  # noqa: PLW0603 - one guest, one stream
+    patch()
+    _stream = Stream(seed)
     random.seed(seed)
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        own = hashlib.blake2b(str(seed).encode(), digest_size=32, person=b"perdure.numpy").digest()
+        numpy_random.seed([int.from_bytes(own[at : at + 4]) for at in range(0, len(own), 4)])
     uuid = sys.modules.get("uuid")
     if uuid is not None:
         uuid._generate_time_safe = None  # type: ignore[attr-defined]

@@ -6,9 +6,8 @@ import importlib.util
 import os
 import sysconfig
 from pathlib import Path
-from typing import Any
 
-__all__ = ["argv", "environment", "needed_files"]
+__all__ = ["HASH_SEED", "argv", "environment", "needed_files"]
 
 #: Where the guest finds what it loads; removed from its environment before code runs.
 _PLACES = "PERDURE_GUEST"
@@ -26,34 +25,47 @@ def boot():
     load("_perdure_guest", guest + "/__init__.py", guest)
     load("_perdure_cloudpickle", cloudpickle + "/__init__.py", cloudpickle)
     load("_perdure_guest.values", values)
-    from _perdure_guest.main import main
+    from _perdure_guest.%s import main
     main()
 boot()
 """
 
+#: The seed of every guest's hashes: guests of one zygote share it, and a replay must find sets in the same order on
+#: any machine. A fact of the format: another value makes other histories.
+HASH_SEED = 0
 
-def argv(python: str) -> list[str]:
-    """Return the command line; the channel is descriptor 3, the current folder the workspace."""
-    return [python, "-s", "-P", "-X", "utf8", "-c", _BOOT]
+
+def argv(python: str, main: str = "main") -> list[str]:
+    """Return the command line of a guest, or with ``main="zygote"`` of what guests are forked from.
+
+    Descriptor 3 is the channel, or the zygote's control socket. Not ``-I``, which ignores PYTHONHASHSEED and all else
+    that ``environment`` sets.
+    """
+    return [python, "-s", "-P", "-X", "utf8", "-c", _BOOT % main]
 
 
-def environment(config: dict[str, Any]) -> dict[str, str]:
-    """Return the whole environment of the guest: nothing of the host's own comes in."""
-    workspace = str(config["workspace"])
+def environment() -> dict[str, str]:
+    """Return the whole environment a guest is born with: nothing of the host's own comes in.
+
+    What names the workspace is set by the guest itself, since a zygote has none.
+    """
     paths = [sysconfig.get_path("scripts"), "/usr/local/bin", "/usr/bin", "/bin"]
     threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
     return {
         "PATH": os.pathsep.join(paths),
         "LANG": "C.UTF-8",
-        "HOME": workspace,
-        "TMPDIR": workspace,
-        "PWD": workspace,
-        "PYTHONHASHSEED": str(config["seed"] % (1 << 32)),
+        "PYTHONHASHSEED": str(HASH_SEED),
         "PYTHONDONTWRITEBYTECODE": "1",
         "MALLOC_ARENA_MAX": "2",
         **dict.fromkeys(threads, "1"),
+        **_preloaded(),
         _PLACES: os.pathsep.join((str(Path(__file__).parent), _folder_of("cloudpickle"), _values())),
     }
+
+
+def _preloaded() -> dict[str, str]:
+    """Return what has the loader put libraries of ours before all others, in every guest and its zygote."""
+    return {}
 
 
 def needed_files() -> list[Path]:

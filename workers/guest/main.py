@@ -14,6 +14,7 @@ import json
 import os
 import struct
 import sys
+import tempfile
 from typing import TYPE_CHECKING, Any
 
 from . import checkpoint, entropy, loop, result
@@ -31,6 +32,7 @@ from .threads import Threads
 from .wire import WireError
 
 if TYPE_CHECKING:
+    from .confine import Beneath
     from .executor import Outcome
     from .wire import Message
 
@@ -229,19 +231,19 @@ class Guest:
         return {"loop": self.executor.loop}
 
 
-def main() -> None:
-    """Run the guest; never returns."""
+def main(beneath: Beneath | None = None) -> None:
+    """Run the guest; never returns. ``beneath`` is what the zygote that it was forked from says."""
     critical = Critical()
     install_signals(critical)
     channel = Channel(CHANNEL_FD, critical)
     start = next(message for message in iter(lambda: next(channel.receive(), None), 0) if message is not None)
     config = start["config"]
-    os.chdir(config["workspace"])
+    _move_in(config["workspace"])
     guest = Guest(channel, critical, config)
     keep = guest.install()
     isolation: dict[str, Any] = {"level": "none"}
     if config.get("isolation") is not None:
-        isolation = _confine(config["isolation"], keep)
+        isolation = _confine(config["isolation"], keep, beneath)
     ambient.reborn()
     gc.collect()
     gc.freeze()
@@ -250,11 +252,17 @@ def main() -> None:
     guest.serve()
 
 
-def _confine(policy: dict[str, Any], keep: list[int]) -> dict[str, Any]:
+def _move_in(workspace: str) -> None:
+    os.environ.update(HOME=workspace, TMPDIR=workspace, PWD=workspace)
+    tempfile.tempdir = None
+    os.chdir(workspace)
+
+
+def _confine(policy: dict[str, Any], keep: list[int], beneath: Beneath | None) -> dict[str, Any]:
     from . import confine
 
     try:
-        return confine.apply(policy, keep=keep)
+        return confine.apply(policy, keep=keep, beneath=beneath)
     except confine.ConfinementFailed as problem:
         os.write(keep[0], f"{problem}\n".encode())
         os._exit(confine.REFUSED_EXIT)

@@ -1,0 +1,208 @@
+"""The zygotes of one worker: one for each interpreter, level and tenant, started when first needed and renewed in time.
+
+1. What cannot be had is found out by having it: a zygote that puts on every layer is the proof that this machine gives
+   them. Nothing weaker than what was asked for is ever started in its place.
+2. Namespaces under `auto` are the one thing that may be missing; which and why is kept with the zygote.
+3. A package that cannot be preloaded is named and left out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import structlog
+
+from .confine import probe
+from .confine.bwrap import find_bwrap
+from .confine.errors import SandboxUnavailable
+from .confine.interpreter import inspect_interpreter
+from .confine.policy import IsolationLevel, Namespaces, readable_paths, strict_policy, unconfined_policy, zygote_policy
+from .guest import launch
+from .zygote import Plan, Zygote, ZygoteFailed, ZygoteGone
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+    from .confine.policy import Limits, Policy, Readable
+    from .guests import Guest
+
+__all__ = ["Kind", "Source", "Zygotes"]
+
+log = structlog.get_logger()
+
+#: Guests of one zygote share the layout of its memory, which one that was broken into may give away: no more than this
+#: many of them, and none born later than this (s).
+FORKS, AGE = 1000, 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What guests of one zygote have in common."""
+
+    python: Path
+    level: IsolationLevel = IsolationLevel.STRICT
+    namespaces: Namespaces = Namespaces.AUTO
+    tenant: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A zygote that is up, what its guests may read, and what it lacks of what was asked for."""
+
+    zygote: Zygote
+    kind: Kind
+    readable: Readable | None
+    missing: tuple[str, ...] = ()
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The walls around its guests, as results name them."""
+        if self.kind.level is IsolationLevel.PROCESS:
+            return ()
+        landlock = f"landlock:{self.zygote.isolation.get('landlock_abi')}"
+        apart = ("namespaces",) if self.zygote.plan.bwrap is not None else ()
+        own = ("own-processes",) if self.zygote.own_processes else ()
+        return ("seccomp", landlock, *apart, *own)
+
+    def policy(self, workspace: Path, limits: Limits) -> Policy:
+        """The policy of one of its guests."""
+        if self.readable is None:
+            return unconfined_policy(limits=limits)
+        return strict_policy(self.readable, [workspace], limits=limits)
+
+
+class Zygotes:
+    """Zygotes by kind."""
+
+    def __init__(self, state: Path, workspaces: Path, preload: tuple[str, ...] = ()) -> None:
+        self._state = state
+        self._workspaces = workspaces
+        self._preload = preload
+        self._readable: dict[Path, asyncio.Task[Readable]] = {}
+        self._current: dict[Kind, asyncio.Task[Source]] = {}
+        self._retired: set[Zygote] = set()
+        #: Packages that could not be preloaded, and why.
+        self.failed: dict[str, str] = {}
+
+    async def get(self, kind: Kind) -> Source:
+        """Return the zygote of this kind. Raises SandboxUnavailable, ZygoteFailed, InterpreterUnusable."""
+        task = self._current.get(kind)
+        if task is not None and task.done() and self._spent(task):
+            self._current.pop(kind, None)
+            task = None
+        if task is None:
+            task = self._current[kind] = asyncio.create_task(self._start(kind))
+        return await asyncio.shield(task)
+
+    async def start(self, kind: Kind, begin: Callable[[Source], Awaitable[Guest]]) -> Guest:
+        """Have a guest started by ``begin``, from another zygote if the first one ends meanwhile."""
+        try:
+            return await begin(await self.get(kind))
+        except ZygoteGone as exc:
+            log.warning("zygote.lost", reason=str(exc))
+            return await begin(await self.get(kind))
+
+    def _spent(self, task: asyncio.Task[Source]) -> bool:
+        if task.cancelled() or task.exception() is not None:
+            return True
+        zygote = task.result().zygote
+        if not zygote.alive:
+            return True
+        if zygote.forks < FORKS and asyncio.get_running_loop().time() - zygote.born < AGE:
+            return False
+        self._retire(zygote)
+        return True
+
+    def _retire(self, zygote: Zygote) -> None:
+        """Let a zygote end when its last guest has."""
+        self._retired.add(zygote)
+        zygote.retire(lambda: self._retired.discard(zygote))
+
+    async def readable(self, python: Path) -> Readable:
+        """Find out, once, what guests of this interpreter may read."""
+        task = self._readable.get(python)
+        if task is None or (task.done() and (task.cancelled() or task.exception())):
+            task = self._readable[python] = asyncio.create_task(asyncio.to_thread(self._inspect, python))
+        return await asyncio.shield(task)
+
+    def _inspect(self, python: Path) -> Readable:
+        interpreter = inspect_interpreter(python)
+        return readable_paths(interpreter, private=[self._state], also_readable=launch.needed_files())
+
+    async def _start(self, kind: Kind) -> Source:
+        if kind.level is IsolationLevel.PROCESS:
+            zygote = await self._preloaded(Plan(str(kind.python), unconfined_policy()))
+            return Source(zygote, kind, None)
+        readable = await self.readable(kind.python)
+        policy = zygote_policy(readable, self._workspaces)
+        plain = Plan(str(kind.python), policy, own_processes=kind.namespaces is not Namespaces.OFF)
+        missing: list[str] = []
+        zygote = await self._in_namespaces(plain, kind.namespaces, missing) or await self._core(plain)
+        if plain.own_processes and not zygote.own_processes:
+            missing.append(f"own-processes: {zygote.why_not}")
+        return Source(zygote, kind, readable, tuple(missing))
+
+    async def _in_namespaces(self, plain: Plan, wanted: Namespaces, missing: list[str]) -> Zygote | None:
+        """Start a zygote in namespaces; None where they are not wanted, or missing and not insisted on."""
+        if wanted is Namespaces.OFF:
+            return None
+        bwrap = await asyncio.to_thread(find_bwrap)
+        finding = probe.NO_BWRAP
+        if bwrap is not None:
+            try:
+                return await self._preloaded(replace(plain, bwrap=bwrap))
+            except ZygoteFailed as exc:
+                if exc.layer not in ("", "namespaces"):
+                    # A layer of the core is missing, with or without namespaces.
+                    raise _unavailable(exc) from exc
+                finding = probe.explain(exc.why)
+        if wanted is Namespaces.REQUIRE:
+            raise SandboxUnavailable(finding.layer, finding.errno, finding.reason, finding.ways_out)
+        missing.append(f"namespaces: {finding.reason}")
+        log.warning("isolation.missing", layer="namespaces", reason=finding.reason)
+        return None
+
+    async def _core(self, plan: Plan) -> Zygote:
+        try:
+            return await self._preloaded(plan)
+        except ZygoteFailed as exc:
+            if exc.layer:
+                raise _unavailable(exc) from exc
+            raise
+
+    async def _preloaded(self, plan: Plan) -> Zygote:
+        """Start a zygote, without the packages that keep it from starting."""
+        wanted = tuple(name for name in self._preload if name not in self.failed)
+        try:
+            zygote = await Zygote.start(replace(plan, preload=wanted))
+        except ZygoteFailed as exc:
+            if exc.importing not in wanted:
+                raise
+            self._not_preloaded({exc.importing: exc.why})
+            return await self._preloaded(plan)
+        self._not_preloaded(zygote.failed)
+        return zygote
+
+    def _not_preloaded(self, failed: dict[str, str]) -> None:
+        for name, why in failed.items():
+            self.failed[name] = why
+            log.warning("zygote.not_preloaded", package=name, reason=why)
+
+    async def close(self) -> None:
+        """End every zygote, and with it every guest."""
+        tasks = list(self._current.values())
+        self._current.clear()
+        for task in [*tasks, *self._readable.values()]:
+            if not task.done():
+                task.cancel()
+        found = await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*self._readable.values(), return_exceptions=True)
+        zygotes = {each.zygote for each in found if isinstance(each, Source)} | self._retired
+        await asyncio.gather(*(zygote.kill() for zygote in zygotes))
+
+
+def _unavailable(failed: ZygoteFailed) -> SandboxUnavailable:
+    return SandboxUnavailable(failed.layer, failed.errno, failed.why, probe.CORE_WAYS_OUT)

@@ -88,6 +88,10 @@ class BlobStore(Protocol):
         """Return the reference of every blob there is."""
         ...
 
+    async def head(self, ref: str, size: int) -> bytes:
+        """Return the first bytes of a reference, unchecked. Raises BlobMissing."""
+        ...
+
     async def sweep(self, now: float, older_than: float = ABANDONED_SECONDS) -> int:
         """Remove what writers that died have left unfinished for so long; returns how many pieces it was."""
         ...

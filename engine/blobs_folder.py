@@ -81,6 +81,10 @@ class FolderBlobs:
         """Return the reference of every blob there is."""
         return await asyncio.to_thread(lambda: [f"blake3:{path.name}" for path in self._all()])
 
+    async def head(self, ref: str, size: int) -> bytes:
+        """Return the first bytes, unchecked."""
+        return await asyncio.to_thread(self._head, ref, size)
+
     def _path(self, ref: str) -> Path:
         digest = digest_of(ref)
         return self._root / digest[:_SPREAD] / digest
@@ -145,6 +149,13 @@ class FolderBlobs:
         if f"blake3:{blake3(data).hexdigest()}" != ref:
             raise self._damaged(ref)
         return data
+
+    def _head(self, ref: str, size: int) -> bytes:
+        try:
+            with self._path(ref).open("rb") as file:
+                return file.read(size)
+        except FileNotFoundError:
+            raise self._missing(ref) from None
 
     def _write_to(self, ref: str, descriptor: int) -> None:
         digest = blake3()

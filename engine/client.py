@@ -181,8 +181,11 @@ class Client:
         infos: list[ExecutionInfo] = []
         for name in names:
             last, _ = await find_head(self.substrate.promises, name)
-            newest = range(last, max(0, last - limit), -1)
-            infos += [await Execution(self, execution_id(name, n)).info() for n in newest]
+            for n in range(last, max(0, last - limit), -1):
+                try:
+                    infos.append(await Execution(self, execution_id(name, n)).info())
+                except ExecutionNotFound:  # collected, and so is what came before it
+                    break
         infos.sort(key=lambda info: info.created_at, reverse=True)
         return infos[:limit]
 

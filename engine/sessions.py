@@ -3,6 +3,7 @@
 1. Creating the promise of execution n is the claim to it, and is done only when n-1 is settled.
 2. A session's settings only grow by versions; whoever reads them reads the newest.
 3. What an execution left is found from promises alone, so that any worker on any substrate finds the same.
+4. Old executions may be collected; the settings say first which are kept, so that a number is never given twice.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from .settings import EXECUTION_TIMEOUT_MS, Limits, SessionSettings
 from .state import FORMAT
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from .durable import Promise, Promises
 
@@ -29,6 +30,8 @@ __all__ = ["Base", "Head", "base_of", "ensure_session", "find_head", "read_setti
 
 #: Settings and the state's own promise outlive everything: a hundred years.
 FOREVER_MS = 100 * EXECUTION_TIMEOUT_MS
+#: An execution that settled this lately is not being collected: no horizon is shorter.
+SETTLED_LATELY_MS = 3600 * 1000
 #: Statuses of executions that never ran: what they leave is what was there before them.
 NEVER_RAN = ("busy", "refused")
 
@@ -66,12 +69,11 @@ async def state_identity(promises: Promises) -> str:
 
 async def read_settings(promises: Promises, session: str) -> Head | None:
     """Return the newest settings of a session, or None if there is no such session."""
-    head: Head | None = None
-    version = 0
-    while (found := await promises.get(settings_id(session, version))) is not None:
-        head = Head(_settings(found), version, head.created_at if head else found.created_at)
-        version += 1
-    return head
+    count, newest = await _newest(lambda number: promises.get(settings_id(session, number - 1)), 1)
+    if newest is None:
+        return None
+    born = newest if count == 1 else await promises.get(settings_id(session, 0))
+    return Head(_settings(newest), count - 1, born.created_at if born else newest.created_at)
 
 
 def _settings(promise: Promise) -> SessionSettings:
@@ -89,10 +91,11 @@ async def ensure_session(
     grants: Sequence[str] | None = None,
     isolation: str | None = None,
     limits: Limits | None = None,
+    first: int = 1,
 ) -> Head:
     """Return a session's settings, making the session or a new version of its settings where they differ.
 
-    What is None stays as it is (or is the default of a new session).
+    What is None stays as it is (or is the default of a new session); ``first`` only grows.
     """
     while True:
         head = await read_settings(promises, session)
@@ -104,6 +107,8 @@ async def ensure_session(
             change["isolation"] = isolation
         if limits is not None:
             change["limits"] = limits
+        if first > old.first:
+            change["first"] = first
         wanted = SessionSettings.model_validate({**dict(old), **change, "nonce": old.nonce})
         if head is not None and wanted == old:
             return head
@@ -119,19 +124,31 @@ async def ensure_session(
 async def find_head(promises: Promises, session: str, at_least: int = 0) -> tuple[int, Promise | None]:
     """Return the number and root promise of a session's last execution; (0, None) if there is none.
 
-    Executions are numbered without gaps: doubling steps from ``at_least`` (one known to exist), then halving, ask as
-    many questions as the number of executions since then has bits.
+    ``at_least`` is one known to exist: the search asks as many questions as the number of executions since has bits.
     """
+    while True:
+        last, root = await _newest(lambda number: _execution(promises, session, number), at_least)
+        if root is not None and (root.settled_at is None or now_ms() - root.settled_at < SETTLED_LATELY_MS):
+            return last, root
+        # What looks like the end may be a gap: executions that others have collected, perhaps just now.
+        head = await read_settings(promises, session)
+        if head is None or head.settings.first <= max(last, 1):
+            return last, root
+        at_least = head.settings.first
+
+
+async def _newest(fetch: Callable[[int], Awaitable[Promise | None]], at_least: int) -> tuple[int, Promise | None]:
+    """Return the last of what is numbered without gaps, and its number: doubling steps, then halving."""
     low, stride = at_least, 1
-    last, found = await asyncio.gather(_execution(promises, session, low), _execution(promises, session, low + 1))
+    last, found = await asyncio.gather(fetch(low), fetch(low + 1))
     while found is not None:
         low, last = low + stride, found
         stride *= 2
-        found = await _execution(promises, session, low + stride)
+        found = await fetch(low + stride)
     high = low + stride
     while high - low > 1:
         middle = (low + high) // 2
-        found = await _execution(promises, session, middle)
+        found = await fetch(middle)
         if found is None:
             high = middle
         else:

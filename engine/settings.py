@@ -55,6 +55,8 @@ class SessionSettings(_Settings):
     grants: tuple[str, ...] = ()
     isolation: Literal["strict", "process"] = "strict"
     limits: Limits = DEFAULT_LIMITS
+    #: The first execution that is kept for sure: those before it may have been collected, and are never made again.
+    first: Annotated[int, Field(ge=1)] = 1
     nonce: str = ""
 
 

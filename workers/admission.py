@@ -53,6 +53,9 @@ async def admit(services: Services, execution: str, raw: dict[str, Any]) -> Job:
     id, submission = _parsed(execution, raw)
     promises = services.promises
     base, head = await asyncio.gather(base_of(promises, id.session, id.n), ensure_session(promises, id.session))
+    if id.n < head.settings.first:
+        msg = f"{id.session} has come to execution {head.settings.first} or beyond: submit it as the next one"
+        raise Refused("busy", msg)
     if base is None:
         msg = f"{id.session}@{id.n - 1} has not settled: submit again when it has"
         raise Refused("busy", msg)

@@ -39,16 +39,17 @@ Isolation = Annotated[
     str | None, typer.Option("--isolation", help="strict (default), or process: no security boundary.")
 ]
 DEFAULT_STATE = Path(".perdure")
+HORIZON_DAYS = 30.0  # upkeep's own; named here so that --help need not load it
 
 
-def _do(work: Coroutine[Any, Any, int | None]) -> None:
-    """Run a command; its return value is the exit code."""
+def _do(*works: Coroutine[Any, Any, int | None] | None) -> None:
+    """Run a command, or several; the worst of their return values is the exit code."""
     import uvloop
 
     from .failing import hear_background
 
     hear_background()
-    code = asyncio.run(work, loop_factory=uvloop.new_event_loop)
+    code = max(asyncio.run(work, loop_factory=uvloop.new_event_loop) or 0 for work in works if work)
     if code:
         raise typer.Exit(code)
 
@@ -203,11 +204,44 @@ def worker(
 
 
 @app.command()
-def doctor(*, json: Json = False) -> None:
+def doctor(
+    state: Annotated[
+        Path | None, typer.Option(envvar="PERDURE_STATE", help="Also read this whole state, and say what is damaged.")
+    ] = None,
+    *,
+    json: Json = False,
+) -> None:
     """Try every layer of isolation on this machine, and say what to do about what is missing."""
-    from . import looking
+    from . import keeping, looking
 
-    _do(looking.doctor(json=json))
+    _do(looking.doctor(json=json), keeping.check_state(state, json=json) if state else None)
+
+
+@app.command()
+def gc(
+    state: State = DEFAULT_STATE,
+    days: Annotated[float, typer.Option(min=1 / 24, help="Keep what ended within so many days.")] = HORIZON_DAYS,
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+    json: Json = False,
+) -> None:
+    """Remove old executions, and blobs that nothing names; sessions keep what they go on from."""
+    from . import keeping
+
+    _do(keeping.gc(state, days, dry_run=dry_run, json=json))
+
+
+@app.command()
+def backup(
+    target: Annotated[Path, typer.Argument(help="A folder that does not exist yet.")],
+    state: State = DEFAULT_STATE,
+    *,
+    json: Json = False,
+) -> None:
+    """Copy a state while it is used; opening the copy restores it."""
+    from . import keeping
+
+    _do(keeping.backup(state, target.absolute(), json=json))
 
 
 @app.command()

@@ -11,9 +11,10 @@ from .errors import (
     StoreNewer,
     StoreReadOnly,
 )
-from .maintenance import back_up, problems
+from .maintenance import Collected, back_up, problems
 
 __all__ = [
+    "Collected",
     "Refused",
     "SqliteConnection",
     "StoreClosed",

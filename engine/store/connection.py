@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -266,26 +267,38 @@ class SqliteConnection:
                 self._peers.watch(on=False)
         return self._generation
 
-    async def collect(self, before: int, keep: Callable[[str], bool]) -> int:
-        """Delete the trees that settled before a time (in milliseconds); how many promises that were.
+    async def payloads(self, after: str | None = None, limit: int = SCAN_LIMIT) -> list[tuple[str, bytes]]:
+        """What promises hold (JSON as the SDK writes it, or text as it is), by id, from behind `after` on."""
+        sql = "SELECT id, param_data, value_data FROM promises WHERE id > ? ORDER BY id LIMIT ?"
+        rows = await self._read(lambda db: db.all(sql, (after or "", limit)))
+        return [(id, b" ".join(plain(data) for data in held if data)) for id, *held in rows]
+
+    async def collect(self, before: int, keep: Callable[[str], bool], *, remove: bool = True) -> maintenance.Collected:
+        """Delete the trees that settled before a time (in milliseconds); without `remove`, only count them.
 
         `keep` is asked with each tree's first id, and what it answers True to stays: what somebody still needs is
         for the caller to know.
         """
-        removed = 0
+        trees = promises = 0
         after = maintenance.Head(-1, "")
         while heads := await self._read(partial(maintenance.old_heads, before=before, after=after)):
             for head in heads:
-                more = not keep(head.id)
-                while more:
-                    count, more = await self._committer.write(partial(self._collect, head=head.id, before=before))
-                    removed += count
+                if keep(head.id):
+                    continue
+                count = await self._collect(head.id, before) if remove else await self._count(head.id, before)
+                trees, promises = trees + (count > 0), promises + count
             after = heads[-1]
+        return maintenance.Collected(trees, promises)
+
+    async def _collect(self, head: str, before: int) -> int:
+        removed, more = 0, True
+        while more:
+            count, more = await self._committer.write(lambda db, _now, _: maintenance.collect(db, head, before))
+            removed += count
         return removed
 
-    @staticmethod
-    def _collect(db: Database, _now: int, _messages: Messages, *, head: str, before: int) -> tuple[int, bool]:
-        return maintenance.collect(db, head, before)
+    async def _count(self, head: str, before: int) -> int:
+        return await self._read(lambda db: maintenance.count(db, head, before))
 
     async def vacuum(self) -> None:
         """Give free pages back to the disk, a few at a time."""
@@ -429,3 +442,11 @@ class SqliteConnection:
             pass  # it was for this connection alone
         except StoreError as error:
             log.warning("the store's file could not be looked at; it is tried again", error=str(error))
+
+
+def plain(data: str) -> bytes:
+    """What a payload says: the SDK writes JSON as base64, others may write anything."""
+    try:
+        return base64.b64decode(data, validate=True)
+    except ValueError:
+        return data.encode("utf-8", "surrogatepass")

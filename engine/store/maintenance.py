@@ -35,6 +35,13 @@ class Head(NamedTuple):
     id: str
 
 
+class Collected(NamedTuple):
+    """What a collection has deleted, or would delete."""
+
+    trees: int
+    promises: int
+
+
 def old_heads(db: Database, before: int, after: Head) -> list[Head]:
     """Heads that settled before a time, oldest first, from behind one on."""
     rows = db.all(
@@ -50,6 +57,14 @@ def bounds(head: str) -> tuple[str, str, str]:
     if ORIGIN_SEPARATOR in head:
         return head, "", ""
     return head, f"{head}{ORIGIN_SEPARATOR}", f"{head}{chr(ord(ORIGIN_SEPARATOR) + 1)}"
+
+
+def count(db: Database, head: str, before: int) -> int:
+    """How many promises of a tree could be deleted: all of them or none."""
+    tree = bounds(head)
+    if db.one(_LIVES, (*tree, before - 1, before - 1)) is not None:
+        return 0
+    return int(db.one(f"SELECT count(*) FROM promises WHERE {_TREE}", tree)[0])
 
 
 def collect(db: Database, head: str, before: int) -> tuple[int, bool]:

@@ -16,6 +16,7 @@ from blockbuster import blockbuster_ctx
 from resonate_base import ConnectorError, Network, Source
 
 from perdure.engine.store import (
+    Collected,
     SqliteConnection,
     StoreClosed,
     StoreDamaged,
@@ -269,7 +270,7 @@ async def test_collecting_takes_settled_trees_and_nothing_else(connection: Sqlit
         await ask(connection, "promise.settle", id=root, state="resolved")
     connection._clock = connection._committer._clock = lambda: 9000
     await ask(connection, "promise.settle", id="young", state="resolved")
-    assert await connection.collect(5000, lambda head: head == "kept") == 5
+    assert await connection.collect(5000, lambda head: head == "kept") == Collected(2, 5)
     left = {promise.id.split(":")[0] for promise in await connection.scan("")}
     assert left == {"kept", "open", "young", "old!", "lone"}
     assert [promise.id for promise in await connection.scan("lone")] == ["lone:1.1"]
@@ -287,7 +288,7 @@ async def test_a_large_tree_is_collected_in_small_transactions_and_its_pages_giv
     await ask(connection, "promise.settle", id="a", state="resolved")
     pages = await connection._read(lambda db: db.one("PRAGMA page_count")[0])
     before = connection.generation
-    assert await connection.collect(2**53, lambda _: False) == 1201
+    assert await connection.collect(2**53, lambda _: False) == Collected(1, 1201)
     assert connection.generation - before >= 3
     await connection.vacuum()
     assert await connection._read(lambda db: db.one("PRAGMA page_count")[0]) < pages / 3

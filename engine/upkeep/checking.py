@@ -1,0 +1,72 @@
+"""``perdure doctor --state``: whether everything durable is there and sound. Reads all of it, and changes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..blobs import BlobDamaged, BlobMissing
+from ..store import SqliteConnection, problems
+from .collecting import named_blobs
+
+if TYPE_CHECKING:
+    from ..substrate import Substrate
+
+__all__ = ["Checked", "check"]
+
+_REF = re.compile(rb"blake3:[0-9a-f]{64}")
+#: How a record of output begins: what code printed names nothing.
+_OUTPUT = b'{"kind":"output"'
+#: Problems that are listed; more only repeat what these say.
+MAX_PROBLEMS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What was read, and what is wrong with it, one line each."""
+
+    promises: int
+    blobs: int
+    unnamed: int
+    problems: tuple[str, ...]
+
+
+async def check(substrate: Substrate) -> Checked:
+    """Read a whole state. Raises NotImplementedError where the store is not a folder's, and the store's errors."""
+    network = substrate.network
+    if not isinstance(network, SqliteConnection):
+        msg = "only the store of a state folder can be checked: a server or Postgres has its own tools"
+        raise NotImplementedError(msg)
+    found = await asyncio.to_thread(problems, network.path)
+    if found:
+        return Checked(0, 0, 0, tuple(found[:MAX_PROBLEMS]))
+    stored = set(await substrate.blobs.refs())
+    damaged = [line for ref in sorted(stored) if (line := await _wrong(substrate, ref))]
+    promises, missing = await _missing(network, stored)
+    named = await named_blobs(network, substrate.blobs) if not damaged else stored
+    return Checked(promises, len(stored), len(stored - named), tuple((damaged + missing)[:MAX_PROBLEMS]))
+
+
+async def _wrong(substrate: Substrate, ref: str) -> str | None:
+    try:
+        await substrate.blobs.get(ref)
+    except (BlobDamaged, BlobMissing) as exc:  # missing: collected since it was listed
+        return str(exc) if isinstance(exc, BlobDamaged) else None
+    return None
+
+
+async def _missing(network: SqliteConnection, stored: set[str]) -> tuple[int, list[str]]:
+    """Return how many promises there are, and a line for each blob that one names and nobody has."""
+    count, lines = 0, []
+    after: str | None = None
+    while page := await network.payloads(after):
+        for id, text in page:
+            count += 1
+            if text.startswith(_OUTPUT):
+                continue
+            gone = {ref.decode() for ref in _REF.findall(text)} - stored
+            lines += [f"{id} names {ref}, which is missing: restore the blobs from a backup" for ref in sorted(gone)]
+        after = page[-1][0]
+    return count, lines

@@ -137,9 +137,16 @@ class Client:
         grants: Sequence[Grant] | None = None,
         isolation: str | None = None,
         limits: Limits | None = None,
+        namespaces: str | None = None,
+        python: str | Path | None = None,
+        tenant: str | None = None,
         create: bool = True,
     ) -> Session:
-        """Return a session, made if it is new; grants, isolation and limits that are given replace what it has.
+        """Return a session, made if it is new; what is given replaces what it has.
+
+        ``isolation`` is ``strict`` or, by this choice alone, ``process``: no security boundary. ``namespaces`` is
+        ``auto``, ``require`` or ``off``. ``python`` is the interpreter of a virtual environment on the worker's
+        machine; it must be an absolute path. Guests of one ``tenant`` share a zygote.
 
         Raises InvalidName, SessionNotFound (with ``create=False``), SettingsRefused, UnknownGrant.
         """
@@ -152,7 +159,16 @@ class Client:
             msg = f"there is no session {name!r}: 'perdure sessions' lists those there are"
             raise SessionNotFound(msg)
         try:
-            await ensure_session(self.substrate.promises, name, grants=names, isolation=isolation, limits=limits)
+            await ensure_session(
+                self.substrate.promises,
+                name,
+                grants=names,
+                isolation=isolation,
+                limits=limits,
+                namespaces=namespaces,
+                python=None if python is None else str(python),
+                tenant=tenant,
+            )
         except ValidationError as exc:
             first = exc.errors(include_url=False, include_input=False)[0]
             msg = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"

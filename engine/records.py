@@ -81,6 +81,9 @@ class Result(_Data):
     left: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     isolation: str = "unknown"
+    #: The walls around the guest, and those that could not be had and were not insisted on, with why.
+    layers: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
     base: str | None = None
     checkpoint: str | None = None
     kept_guest: bool = False

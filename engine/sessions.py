@@ -92,10 +92,12 @@ async def ensure_session(
     isolation: str | None = None,
     limits: Limits | None = None,
     first: int = 1,
+    **others: str | None,
 ) -> Head:
     """Return a session's settings, making the session or a new version of its settings where they differ.
 
-    What is None stays as it is (or is the default of a new session); ``first`` only grows.
+    What is None stays as it is (or is the default of a new session); ``first`` only grows. ``others`` are further
+    fields of SessionSettings.
     """
     while True:
         head = await read_settings(promises, session)
@@ -109,6 +111,7 @@ async def ensure_session(
             change["limits"] = limits
         if first > old.first:
             change["first"] = first
+        change |= {name: value for name, value in others.items() if value is not None}
         wanted = SessionSettings.model_validate({**dict(old), **change, "nonce": old.nonce})
         if head is not None and wanted == old:
             return head

@@ -26,6 +26,10 @@ class Limits(_Settings):
 
     #: Address space of the guest: room for large data, far below what would hurt its neighbours on a small machine.
     memory_bytes: Annotated[int, Field(ge=64 << 20)] = 8 << 30
+    #: Threads of the guest: far above any pool's default, far below what a machine can take.
+    threads: Annotated[int, Field(ge=8)] = 512
+    #: Seconds an execution may run, without the time it waits; None is no bound: analyses run long.
+    wall_seconds: Annotated[float, Field(gt=0)] | None = None
     #: CPU seconds of one guest process; None is no bound: analyses run long.
     cpu_seconds: Annotated[int, Field(ge=1)] | None = None
     #: Characters of output one execution may record: beyond, output is cut and the result says so.
@@ -36,9 +40,9 @@ class Limits(_Settings):
     repr_characters: Annotated[int, Field(ge=100)] = 10_000
     #: The largest file a guest may write, and with it the largest it can checkpoint as one file.
     file_bytes: Annotated[int, Field(ge=1 << 20)] = 8 << 30
-    #: Files and folders in a workspace.
+    #: Files and folders in a workspace; counted while code runs, and when it is checkpointed.
     files: Annotated[int, Field(ge=16)] = 100_000
-    #: Bytes in a workspace that are checkpointed.
+    #: Bytes in a workspace; counted likewise.
     workspace_bytes: Annotated[int, Field(ge=1 << 20)] = 16 << 30
     #: Seconds a guest may take to write its namespace.
     checkpoint_seconds: Annotated[float, Field(gt=0)] = 600.0
@@ -54,6 +58,12 @@ class SessionSettings(_Settings):
     incarnation: str
     grants: tuple[str, ...] = ()
     isolation: Literal["strict", "process"] = "strict"
+    #: The second wall: used where it works, insisted on, or left out.
+    namespaces: Literal["auto", "require", "off"] = "auto"
+    #: The interpreter of a virtual environment, on the worker's machine; empty is the worker's own.
+    python: Annotated[str, Field(max_length=4096, pattern=r"^(/.*)?$")] = ""
+    #: Guests of different tenants never come from the same zygote.
+    tenant: Annotated[str, Field(max_length=64)] = ""
     limits: Limits = DEFAULT_LIMITS
     #: The first execution that is kept for sure: those before it may have been collected, and are never made again.
     first: Annotated[int, Field(ge=1)] = 1

@@ -18,7 +18,7 @@ from perdure.engine.ids import parse_execution
 from perdure.engine.sessions import base_of, ensure_session
 from perdure.engine.settings import Submission
 
-from .confine.errors import SandboxUnavailable
+from .confine.errors import InterpreterUnusable, SandboxUnavailable
 
 if TYPE_CHECKING:
     from perdure.engine.ids import ExecutionId
@@ -48,8 +48,8 @@ class Job:
     grants: tuple[str, ...]
 
 
-async def admit(services: Services, execution: str, raw: dict[str, Any]) -> Job:
-    """Check a submission against what is recorded. Raises Refused."""
+async def admit(services: Services, execution: str, raw: dict[str, Any], *, first: bool = True) -> Job:
+    """Check a submission against what is recorded. Raises Refused; PerdureError if it is not the first attempt."""
     id, submission = _parsed(execution, raw)
     promises = services.promises
     base, head = await asyncio.gather(base_of(promises, id.session, id.n), ensure_session(promises, id.session))
@@ -66,9 +66,14 @@ async def admit(services: Services, execution: str, raw: dict[str, Any]) -> Job:
     allowed = head.settings.grants
     grants = tuple(allowed if submission.grants is None else intersect(submission.grants, allowed))
     try:
-        await services.require(head.settings)
+        await services.source(head.settings)
         services.describe(grants)
-    except (UnknownGrant, SandboxUnavailable) as exc:
+    except UnknownGrant as exc:
+        raise Refused(type(exc).__name__, str(exc)) from None
+    except (SandboxUnavailable, InterpreterUnusable) as exc:
+        if not first:
+            # It has begun, perhaps where more is to be had: nothing of it is lost, and it goes on when it can.
+            raise
         raise Refused(type(exc).__name__, str(exc)) from None
     return Job(id, submission, head, base, grants)
 

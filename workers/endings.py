@@ -116,6 +116,8 @@ class Ending:
             execution=self.attempt.id,
             status="failed",
             isolation=self.job.head.settings.isolation,
+            layers=run.guest.layers if run else (),
+            missing=run.guest.missing if run else (),
             base=self.job.base.step,
             attempts=self.attempt.version,
             calls=run.calls + run.replayed if run else 0,

@@ -69,7 +69,9 @@ class Executions:
 
     async def _run(self, attempt: Attempt, submission: dict[str, Any]) -> Result:
         try:
-            job = await admit(self._services, attempt.id, submission)
+            job = await admit(self._services, attempt.id, submission, first=attempt.version == 1)
+        except PerdureError as exc:
+            raise await _given_back(attempt, exc) from exc
         except Refused as exc:
             return Result(
                 execution=attempt.id,
@@ -81,10 +83,7 @@ class Executions:
         try:
             return await Tenure(self._services, attempt, job, live).work()
         except (OSError, PerdureError) as exc:
-            # The disk is full, a folder is gone: nothing the code did. Give the task back; it goes on when it can.
-            log.exception("attempt.failed", execution=attempt.id)
-            await asyncio.sleep(BACK_OFF)
-            raise AttemptLost(str(exc)) from exc
+            raise await _given_back(attempt, exc) from exc
         finally:
             watch.cancel()
             await asyncio.gather(watch, return_exceptions=True)
@@ -173,3 +172,10 @@ class Executions:
             if live.attempt is not None:
                 live.attempt.lose("the worker is stopping")
         await asyncio.gather(*(live.ended.wait() for live in list(self._live.values()) if live.attempt is not None))
+
+
+async def _given_back(attempt: Attempt, problem: Exception) -> AttemptLost:
+    """Give the task back for a reason outside (a full disk, a wall that is gone): it goes on when it can."""
+    log.error("attempt.failed", execution=attempt.id, reason=str(problem), exc_info=isinstance(problem, OSError))
+    await asyncio.sleep(BACK_OFF)
+    return AttemptLost(str(problem))

@@ -128,6 +128,8 @@ class Guest:
     link: Link
     died: asyncio.Future[Death]
     isolation: dict[str, Any] = field(default_factory=dict)
+    layers: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
     python: str = ""
     frozen: bool = False
     pidfd: int = -1

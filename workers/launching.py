@@ -2,33 +2,56 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from perdure.engine.sessions import seed_of
+
+from .confine.policy import Limits
+from .guests import LOCK
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from perdure.engine.settings import SessionSettings
 
+    from .confine.policy import Policy
+    from .zygotes import Source
+
 __all__ = ["guest_config"]
+
+#: Mappings are not memory: libraries reserve far more than they touch.
+MIN_ADDRESS_SPACE = 32 << 30
+#: Processes of a guest that may fork, beside its threads: itself and one that writes a checkpoint, with room.
+PROCESSES = 8
 
 
 def guest_config(
-    settings: SessionSettings,
-    session: str,
-    workspace: Path,
-    grants: list[dict[str, Any]],
-    policy: dict[str, Any],
+    settings: SessionSettings, session: str, workspace: Path, grants: list[dict[str, Any]], source: Source
 ) -> dict[str, Any]:
     """Return the ``config`` of a ``start`` message (docs/design.md)."""
+    policy = _policy(settings, workspace, source)
     return {
         "session": session,
         "incarnation": settings.incarnation,
         "seed": seed_of(settings.incarnation),
         "grants": grants,
         "limits": settings.limits.model_dump(mode="json"),
-        "isolation": policy,
-        "may_fork": policy["may_fork"],
+        "isolation": policy.to_wire(),
+        "may_fork": policy.may_fork,
         "workspace": str(workspace),
     }
+
+
+def _policy(settings: SessionSettings, workspace: Path, source: Source) -> Policy:
+    may_fork = source.zygote.own_processes
+    limits = Limits(
+        memory=settings.limits.memory_bytes,
+        address_space=max(4 * settings.limits.memory_bytes, MIN_ADDRESS_SPACE),
+        cpu_seconds=settings.limits.cpu_seconds,
+        file_size=settings.limits.file_bytes,
+        # The kernel counts a guest's own only where it has users of its own; elsewhere all of this user's would count.
+        processes=settings.limits.threads + PROCESSES if may_fork else None,
+    )
+    policy = source.policy(workspace, limits)
+    return replace(policy, keep_fds=(*policy.keep_fds, LOCK), may_fork=may_fork)

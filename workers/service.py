@@ -7,7 +7,7 @@ import contextlib
 import logging
 import signal
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,13 +19,14 @@ from perdure.capabilities.registry import Registry
 from perdure.engine.settings import WorkerSettings
 from perdure.engine.substrate import Substrate
 
-from .confine.policy import IsolationLevel, Limits
+from .confine.policy import IsolationLevel, Namespaces
 from .executions import Executions
-from .guests import LOCK, Guest
+from .guests import Guest
 from .identity import own_identity
 from .launching import guest_config
 from .leases import LeaseKeeper, TimedNetwork
 from .pool import Pool
+from .walls import must_have
 from .zygotes import Kind, Source, Zygotes
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from perdure.engine.events import Observer
     from perdure.engine.settings import SessionSettings
 
+    from .admission import Job
     from .guests import WorkspaceLock
 
 __all__ = ["Services", "Worker", "serve", "standard_registry"]
@@ -54,9 +56,6 @@ if not structlog.is_configured():
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
-
-#: Mappings are not memory: libraries reserve far more than they touch.
-MIN_ADDRESS_SPACE = 32 << 30
 
 
 @dataclass
@@ -104,37 +103,30 @@ class Services:
         """Return what a guest is told of its grants."""
         return [capability.describe() for capability in self.registry.resolve_all(grants).values()]
 
-    @staticmethod
-    def kind(settings: SessionSettings) -> Kind:
-        """Return the kind of zygote that a session's guests come from."""
-        return Kind(Path(sys.executable), IsolationLevel(settings.isolation))
-
-    async def require(self, settings: SessionSettings) -> None:
-        """Refuse a session whose guests this machine cannot confine as they must be. Raises SandboxUnavailable."""
-        await self.zygotes.get(self.kind(settings))
+    async def source(self, settings: SessionSettings) -> Source:
+        """Return what a session's guests are forked from. Raises SandboxUnavailable, InterpreterUnusable."""
+        return await self.zygotes.get(_kind(settings))
 
     async def start_guest(
-        self, settings: SessionSettings, session: str, workspace: Path, grants: Sequence[str], lock: WorkspaceLock
+        self, job: Job, workspace: Path, lock: WorkspaceLock, isolation: dict[str, Any] | None
     ) -> Guest:
-        """Start a guest for the session. Raises GuestFailed, SandboxUnavailable."""
+        """Start a guest for the job's session. Raises GuestFailed, SandboxUnavailable, IsolationWeaker."""
+        settings = job.head.settings
 
         async def begin(source: Source) -> Guest:
-            policy = self._policy(source, settings, workspace)
-            config = guest_config(settings, session, workspace, self.describe(grants), policy)
-            return await Guest.start(config, lock, source.zygote)
+            must_have(source, isolation)
+            config = guest_config(settings, job.id.session, workspace, self.describe(job.grants), source)
+            guest = await Guest.start(config, lock, source.zygote)
+            guest.layers, guest.missing = source.layers, source.missing
+            return guest
 
-        return await self.zygotes.start(self.kind(settings), begin)
+        return await self.zygotes.start(_kind(settings), begin)
 
-    @staticmethod
-    def _policy(source: Source, settings: SessionSettings, workspace: Path) -> dict[str, Any]:
-        limits = Limits(
-            memory=settings.limits.memory_bytes,
-            address_space=max(4 * settings.limits.memory_bytes, MIN_ADDRESS_SPACE),
-            cpu_seconds=settings.limits.cpu_seconds,
-            file_size=settings.limits.file_bytes,
-        )
-        policy = source.policy(workspace, limits)
-        return replace(policy, keep_fds=(*policy.keep_fds, LOCK)).to_wire()
+
+def _kind(settings: SessionSettings) -> Kind:
+    python = Path(settings.python or sys.executable)
+    level, namespaces = IsolationLevel(settings.isolation), Namespaces(settings.namespaces)
+    return Kind(python, level, namespaces, settings.tenant)
 
 
 def standard_registry(extra: Iterable[Grant] = ()) -> Registry:

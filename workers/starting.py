@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .checkpoints import load_image, restore_workspace
 from .guests import Guest, GuestDied, GuestFailed, WorkspaceLock
@@ -24,17 +24,23 @@ if TYPE_CHECKING:
 __all__ = ["fresh_guest"]
 
 
-async def fresh_guest(services: Services, job: Job, manifest: Manifest | None, files: Mapping[str, str]) -> Guest:
+async def fresh_guest(
+    services: Services,
+    job: Job,
+    manifest: Manifest | None,
+    files: Mapping[str, str],
+    isolation: dict[str, Any] | None = None,
+) -> Guest:
     """Start a guest from a checkpoint (None: the session's birth), with ``files`` put over the workspace's.
 
-    Raises GuestDied, GuestFailed, WorkspaceTaken.
+    It has no less around it than ``isolation`` says. Raises GuestDied, GuestFailed, WorkspaceTaken, IsolationWeaker.
     """
     session = job.id.session
     workspace = services.workspace(session)
     lock = await WorkspaceLock.take(services.run_folder / f"{session}.lock")
     try:
         await restore_workspace(manifest, workspace, services.blobs, files)
-        guest = await services.start_guest(job.head.settings, session, workspace, job.grants, lock)
+        guest = await services.start_guest(job, workspace, lock, isolation)
     finally:
         lock.release()
     if manifest is not None:

@@ -28,6 +28,7 @@ from .messages import ProtocolViolation
 from .pool import Idle, Parked
 from .run import Diverging, Ended, Resting, Run
 from .starting import fresh_guest
+from .walls import recorded
 
 if TYPE_CHECKING:
     from perdure.engine.durable import Attempt, Promise
@@ -54,17 +55,22 @@ class Tenure:
         self._base = job.base.step
         self._manifest = Manifest.model_validate(job.base.value["checkpoint"]) if job.base.value else None
         self._deaths = Deaths([])
+        #: What stood around the step's first guest.
+        self._isolation: dict[str, Any] | None = None
 
     async def work(self) -> Result:
         """Run the execution to its end. Raises AttemptLost, and whatever ends the task when it suspends."""
         attempt = self._attempt
+        source = await self._services.source(self._job.head.settings)
+        param = {"step": self._step, "at": now_ms(), "isolation": recorded(source)}
         self._deaths, records, found = await asyncio.gather(
             Deaths.read(attempt),
             self._records(),
-            attempt.create(step_id(attempt.id, self._step), "step", {"step": self._step, "at": now_ms()}),
+            attempt.create(step_id(attempt.id, self._step), "step", param),
         )
         if found.settled:
             return Result.model_validate(found.value["result"])
+        self._isolation = found.param.get("isolation")
         run = await self._parked()
         while True:
             try:
@@ -118,7 +124,7 @@ class Tenure:
         kept = guest is not None
         if guest is None:
             await services.pool.drop(session, "its execution starts from a checkpoint")
-            guest = await fresh_guest(services, job, self._manifest, submission.files)
+            guest = await fresh_guest(services, job, self._manifest, submission.files, self._isolation)
         run = Run(guest, self._attempt.id, self._step, journal, self._live.handlers, services.blobs, services.identity)
         run.kept = kept
         await _tell(run, self._message())

@@ -120,7 +120,7 @@ class Zygote:
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
         words = os.memfd_create("zygote", os.MFD_CLOEXEC)
         try:
-            pid = _spawn(command, theirs.fileno(), words)
+            pid = _spawn(plan.python, command, theirs.fileno(), words)
         except OSError as exc:
             ours.close()
             os.close(words)
@@ -325,7 +325,7 @@ def _pid_of(pidfd: int) -> int:
     return next((max(0, int(line.split()[1])) for line in lines if line.startswith("Pid:")), 0)
 
 
-def _spawn(command: list[str], control: int, words: int) -> int:
+def _spawn(python: str, command: list[str], control: int, words: int) -> int:
     nowhere = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
     # dup2 of a descriptor onto itself would leave it close-on-exec: move it out of the way of its target first.
     high = fcntl.fcntl(control, fcntl.F_DUPFD_CLOEXEC, 64)
@@ -333,7 +333,7 @@ def _spawn(command: list[str], control: int, words: int) -> int:
         return os.posix_spawn(
             command[0],
             command,
-            environment(),
+            environment(python),
             file_actions=[
                 (os.POSIX_SPAWN_DUP2, nowhere, 0),
                 (os.POSIX_SPAWN_DUP2, words, 1),

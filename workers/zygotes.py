@@ -16,7 +16,7 @@ import structlog
 
 from .confine import probe
 from .confine.bwrap import find_bwrap
-from .confine.errors import SandboxUnavailable
+from .confine.errors import InterpreterUnusable, SandboxUnavailable
 from .confine.interpreter import inspect_interpreter
 from .confine.policy import IsolationLevel, Namespaces, readable_paths, strict_policy, unconfined_policy, zygote_policy
 from .guest import launch
@@ -129,6 +129,9 @@ class Zygotes:
         return await asyncio.shield(task)
 
     def _inspect(self, python: Path) -> Readable:
+        if python.is_relative_to(self._state) or python.resolve().is_relative_to(self._state):
+            msg = f"{python} lies in {self._state}, where guests may write: an interpreter there could be anybody's"
+            raise InterpreterUnusable(msg)
         interpreter = inspect_interpreter(python)
         return readable_paths(interpreter, private=[self._state], also_readable=launch.needed_files())
 

@@ -38,6 +38,8 @@ Grants = Annotated[list[str] | None, typer.Option("--grant", help="A capability:
 Isolation = Annotated[
     str | None, typer.Option("--isolation", help="strict (default), or process: no security boundary.")
 ]
+Namespaces = Annotated[str | None, typer.Option("--namespaces", help="A second wall: auto (default), require, or off.")]
+Python = Annotated[Path | None, typer.Option("--python", help="The interpreter of a virtual environment for it.")]
 DEFAULT_STATE = Path(".perdure")
 HORIZON_DAYS = 30.0  # upkeep's own; named here so that --help need not load it
 
@@ -64,6 +66,8 @@ def run_file(  # noqa: PLR0913 - one parameter an option
     state: State = DEFAULT_STATE,
     isolation: Isolation = None,
     *,
+    namespaces: Namespaces = None,
+    python: Python = None,
     json: Json = False,
     new: Annotated[bool, typer.Option("--new", help="Start anew although a run is unfinished.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Finish the unfinished run of an older FILE.")] = False,
@@ -73,7 +77,19 @@ def run_file(  # noqa: PLR0913 - one parameter an option
     """Run a script durably; the same command again after a crash goes on where it was."""
     from .running import Choices, run_script
 
-    choices = Choices(session, grant, bring or [], isolation, new=new, resume=resume, detach=detach, ask=ask, json=json)
+    choices = Choices(
+        session,
+        grant,
+        bring or [],
+        isolation,
+        namespaces,
+        python,
+        new=new,
+        resume=resume,
+        detach=detach,
+        ask=ask,
+        json=json,
+    )
     _do(run_script(state, file, list(context.args), choices))
 
 
@@ -86,6 +102,8 @@ def execute(  # noqa: PLR0913 - one parameter an option
     state: State = DEFAULT_STATE,
     isolation: Isolation = None,
     *,
+    namespaces: Namespaces = None,
+    python: Python = None,
     json: Json = False,
     detach: Annotated[bool, typer.Option("--detach", help="Leave (exit 75) when it waits for an answer.")] = False,
     ask: Annotated[bool, typer.Option("--ask/--no-ask", help="Ask its questions in this terminal.")] = True,
@@ -94,7 +112,9 @@ def execute(  # noqa: PLR0913 - one parameter an option
     from .running import Choices, run_code
 
     text = sys.stdin.read() if code == "-" else code
-    choices = Choices(session, grant, bring or [], isolation, detach=detach, ask=ask and code != "-", json=json)
+    choices = Choices(
+        session, grant, bring or [], isolation, namespaces, python, detach=detach, ask=ask and code != "-", json=json
+    )
     _do(run_code(state, session, text, choices))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import tokenize
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import BadSubmission, FileRefused
 from ..ids import session_name
@@ -37,11 +37,18 @@ class Choices:
     grants: list[str] | None = None
     bring: list[Path] = field(default_factory=list)
     isolation: str | None = None
+    namespaces: str | None = None
+    python: Path | None = None
     new: bool = False
     resume: bool = False
     detach: bool = False
     ask: bool = True
     json: bool = False
+
+    def settings(self) -> dict[str, Any]:
+        """What was chosen of the session's settings."""
+        python = None if self.python is None else str(self.python.absolute())
+        return {"isolation": self.isolation, "namespaces": self.namespaces, "python": python}
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,7 @@ async def run_script(state: Path, file: Path, argv: Sequence[str], choices: Choi
         name, execution = await unfinished(client, script, choices)
         if execution is None:
             grants = await _granted(client, name, choices)
-            session = await client.session(name, grants=grants, isolation=choices.isolation)
+            session = await client.session(name, grants=grants, **choices.settings())
             execution = await session.submit(
                 script.code, filename=script.name, argv=script.argv, files=choices.bring, wait=True
             )
@@ -53,7 +53,7 @@ async def run_code(state: Path, name: str, code: str, choices: Choices) -> int:
     """Run code in a session, and print its value; returns the exit code."""
     _reach_own_modules()
     async with Client.open(state, capabilities=choices.grants or ()) as client:
-        session = await client.session(name, grants=await _granted(client, name, choices), isolation=choices.isolation)
+        session = await client.session(name, grants=await _granted(client, name, choices), **choices.settings())
         last = await session.last()
         if last is not None and (await last.info()).state != "settled":
             msg = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import sysconfig
+import sys
 from pathlib import Path
 
 __all__ = ["HASH_SEED", "argv", "environment", "needed_files"]
@@ -44,12 +44,12 @@ def argv(python: str, main: str = "main") -> list[str]:
     return [python, "-s", "-P", "-X", "utf8", "-c", _BOOT % main]
 
 
-def environment() -> dict[str, str]:
+def environment(python: str = sys.executable) -> dict[str, str]:
     """Return the whole environment a guest is born with: nothing of the host's own comes in.
 
     What names the workspace is set by the guest itself, since a zygote has none.
     """
-    paths = [sysconfig.get_path("scripts"), "/usr/local/bin", "/usr/bin", "/bin"]
+    paths = [str(Path(python).parent), "/usr/local/bin", "/usr/bin", "/bin"]
     threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
     return {
         "PATH": os.pathsep.join(paths),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import errno
 import faulthandler
 import gc
 import json
@@ -244,12 +245,19 @@ def main(beneath: Beneath | None = None) -> None:
     isolation: dict[str, Any] = {"level": "none"}
     if config.get("isolation") is not None:
         isolation = _confine(config["isolation"], keep, beneath)
+    if config.get("may_fork"):
+        # What may fork is the runtime; code finds the same everywhere.
+        os.fork = _no_fork
     ambient.reborn()
     gc.collect()
     gc.freeze()
     version = ".".join(map(str, sys.version_info[:3]))
     guest.hub.send({"t": "ready", "pid": os.getpid(), "python": version, "protocol": PROTOCOL, "isolation": isolation})
     guest.serve()
+
+
+def _no_fork() -> int:
+    raise PermissionError(errno.EPERM, "a guest may not start processes")
 
 
 def _move_in(workspace: str) -> None:

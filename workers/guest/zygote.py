@@ -167,8 +167,8 @@ class Zygote:
             for source, target in ((channel, CHANNEL), (lock, LOCK), (words, 1), (words, 2)):
                 os.dup2(source, target, inheritable=False)
             guest.main(beneath)
-        except BaseException:
-            sys.excepthook(*sys.exc_info())
+        except BaseException as exc:
+            sys.excepthook(type(exc), exc, exc.__traceback__)
             sys.stderr.flush()
         finally:
             os._exit(code)

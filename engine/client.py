@@ -103,13 +103,15 @@ class Client:
         worker: bool = False,
         capabilities: Iterable[Grant] = (),
         settings: Any = None,
+        key: str | Path | None = None,
     ) -> Client:
         """Use a Resonate server (``http://...``) or Resonate on Postgres (``postgresql://...``).
 
         ``blobs`` is where large values are, for every worker and client of the fleet alike: a folder that all of them
-        see, or a bucket (``s3://bucket/prefix``, ``gs://``, ``az://``).
+        see, or a bucket (``s3://bucket/prefix``, ``gs://``, ``az://``). ``key`` is the file of the fleet's key,
+        with which checkpoints are sealed.
         """
-        substrate = Substrate.remote(url, folder=folder, blobs=blobs, group=group, working=worker)
+        substrate = Substrate.remote(url, folder=folder, blobs=blobs, group=group, working=worker, key=key)
         return cls(substrate, worker=worker, capabilities=capabilities, settings=settings)
 
     async def __aenter__(self) -> Self:

@@ -26,7 +26,7 @@ from .events import Recorded, Recording, Settled, Settling, Suspending
 from .store import Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from resonate.resonate import Resonate
     from resonate.send import Sender
@@ -238,6 +238,8 @@ class Attempt:
         self._sender = effects.sender
         self._promises = promises
         self._observer = observer
+        #: Given the id and value of whatever is settled, returns what to settle it with.
+        self.seal: Callable[[str, Any], Awaitable[Any]] | None = None
         self.id = state.id
         self.version = effects.task_version
         self.timeout_at = state.timeout_at
@@ -330,6 +332,8 @@ class Attempt:
     async def settle(self, id: str, value: Any, *, state: Literal["resolved", "rejected"] = "resolved") -> Promise:
         """Settle a promise under the lease; returns what is recorded, which may be somebody else's outcome."""
         self._check()
+        if self.seal is not None:
+            value = await self.seal(id, value)
         request = PromiseSettleReq(id=id, state=state, value=_CODEC.encode(value))
         self.tell(Settling(self.id, id))
         with self._fatal():

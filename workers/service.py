@@ -9,6 +9,7 @@ import signal
 import sys
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from perdure.engine.blobs import BlobStore
     from perdure.engine.durable import Promise, Promises
     from perdure.engine.events import Observer
+    from perdure.engine.seals import Seals
     from perdure.engine.settings import SessionSettings
 
     from .admission import Job
@@ -80,6 +82,11 @@ class Services:
     def blobs(self) -> BlobStore:
         """Large values and images."""
         return self.substrate.blobs
+
+    @cached_property
+    def seals(self) -> Seals:
+        """What seals checkpoints."""
+        return self.substrate.seals()
 
     @property
     def state_id(self) -> str:

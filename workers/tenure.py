@@ -124,6 +124,7 @@ class Tenure:
         kept = guest is not None
         if guest is None:
             await services.pool.drop(session, "its execution starts from a checkpoint")
+            await services.seals.verify(self._base)
             guest = await fresh_guest(services, job, self._manifest, submission.files, self._isolation)
         run = Run(guest, self._attempt.id, self._step, journal, self._live.handlers, services.blobs, services.identity)
         run.kept = kept

@@ -1,7 +1,7 @@
 """Randomness of the session: one seed at its birth, a stream derived from it where Python asks the kernel.
 
 1. Nothing is reseeded afterwards: the state travels with the checkpoint.
-2. The n-th byte of the stream depends on the seed and n alone.
+2. The n-th byte of the stream depends on the seed and n alone. What C asks of the kernel has a stream of its own.
 """
 
 from __future__ import annotations
@@ -11,9 +11,15 @@ import os
 import random
 import sys
 import threading
-from typing import Any
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["Stream", "get_state", "install", "set_state"]
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .shim import Shim
+
+__all__ = ["Stream", "get_state", "install", "set_state", "undone"]
 
 _BLOCK = 64
 
@@ -39,16 +45,29 @@ class Stream:
 
 
 _stream = Stream(0)
+_shim: Shim | None = None
 
 
 def get_state() -> dict[str, Any]:
     """Return how far the stream was read, as JSON data for a checkpoint."""
-    return {"position": _stream.position}
+    return {"position": _stream.position, "kernel": _shim.position if _shim else 0}
 
 
 def set_state(state: dict[str, Any]) -> None:
     """Go on where a checkpoint was."""
     _stream.position = int(state["position"])
+    if _shim:
+        _shim.position = int(state.get("kernel", 0))
+
+
+@contextmanager
+def undone() -> Iterator[None]:
+    """Return a context after which nothing was drawn: hooks of a checkpoint run in it."""
+    state = get_state()
+    try:
+        yield
+    finally:
+        set_state(state)
 
 
 def patch() -> None:
@@ -83,11 +102,13 @@ def getrandom(size: int, flags: int = 0) -> bytes:
     return _stream.read(size)
 
 
-def install(seed: int) -> None:
+def install(seed: int, shim: Shim | None) -> None:
     """Begin the session's randomness: what was imported before, in a zygote, is seeded anew."""
-    global _stream  # noqa: PLW0603 - one guest, one stream
+    global _stream, _shim  # noqa: PLW0603 - one guest, one stream
     patch()
-    _stream = Stream(seed)
+    _stream, _shim = Stream(seed), shim
+    if shim:
+        shim.key(hashlib.blake2b(str(seed).encode(), digest_size=32, person=b"perdure.kernel").digest())
     random.seed(seed)
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random is not None:
@@ -96,3 +117,5 @@ def install(seed: int) -> None:
     uuid = sys.modules.get("uuid")
     if uuid is not None:
         uuid._generate_time_safe = None  # type: ignore[attr-defined]
+        # The address of a network card is another on another machine.
+        uuid._node = int.from_bytes(hashlib.blake2b(str(seed).encode(), digest_size=6).digest()) | 1 << 40  # type: ignore[attr-defined]

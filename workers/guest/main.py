@@ -30,6 +30,7 @@ from .output import NoInput, Output
 from .signals import Critical
 from .signals import install as install_signals
 from .threads import Threads
+from .wallclock import WallClock
 from .wire import WireError
 
 if TYPE_CHECKING:
@@ -68,7 +69,8 @@ class Guest:
         self._inline = min(limits.get("inline_bytes", INLINE_VALUE), INLINE_VALUE)
         self._channel = channel
         self.output = Output(lambda message: channel.send(message, entered=True), self._output_limit)
-        self.hub = Hub(channel, critical, self.output.flush)
+        self.wall = WallClock()
+        self.hub = Hub(channel, critical, self.output.flush, self.wall)
         self.family = Family()
         self.threads = Threads(self.hub, self.family)
         self.sources = Sources()
@@ -80,7 +82,9 @@ class Guest:
 
     def install(self) -> list[int]:
         """Hook what must be hooked; return descriptors that stay open."""
-        entropy.install(self._config["seed"])
+        entropy.install(self._config["seed"], self.wall.shim)
+        self.wall.install()
+        os.environ.pop("LD_PRELOAD", None)
         loop.install(self.hub, self.family)
         self.threads.install()
         self.namespace.set_up()
@@ -122,7 +126,7 @@ class Guest:
             message["code"] = self._channel.streams.take(code_stream).decode("utf-8", "surrogatepass")
         recorded = self._channel.content(message, "replay")
         for item in (recorded or {}).get("deliveries", ()):
-            for outcome in item[3:]:
+            for outcome in item[3:] if item[0] == "r" else ():
                 if "value_stream" in outcome:
                     outcome["value"] = self._channel.content(outcome, "value")
         if message.get("grants") is not None:
@@ -189,7 +193,8 @@ class Guest:
     def _checkpoint(self, _message: Message) -> None:
         self.calls.refused = "a checkpoint is being made"
         state = json.dumps(self._state()).encode()
-        dump = checkpoint.dump(self.namespace.dict, protected=MODULE_NAMES, live=self._live())
+        with self.wall.paused(), entropy.undone():
+            dump = checkpoint.dump(self.namespace.dict, protected=MODULE_NAMES, live=self._live())
         self.output.flush()
         stream = self._channel.send_stream(b"".join((_IMAGE.pack(_MAGIC, len(state)), state, dump.data)))
         self.calls.refused = ""
@@ -212,6 +217,7 @@ class Guest:
         """Return what the runtime itself carries over: none of it may be read before the checkpoint's hooks run."""
         return {
             "entropy": entropy.get_state(),
+            "clock": self.hub.clock.state(),
             "futures": self.executor.flags,
             "births": loop.births.state(),
             "sources": self.sources.state(),
@@ -219,6 +225,7 @@ class Guest:
 
     def _set_state(self, state: dict[str, Any]) -> None:
         entropy.set_state(state["entropy"])
+        self.hub.clock.set_state(state["clock"])
         self.executor.flags = state["futures"]
         loop.births.set_state(state["births"])
         for filename, code in state["sources"]:

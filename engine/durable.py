@@ -132,15 +132,27 @@ class Promises:
             raise
 
     async def create(
-        self, id: str, kind: str, param: Any, *, timeout_at: int, target: bool = False, external: bool = False
+        self,
+        id: str,
+        kind: str,
+        param: Any,
+        *,
+        timeout_at: int,
+        parent: str | None = None,
+        target: bool = False,
+        external: bool = False,
+        settled: bool = False,
     ) -> Promise:
-        """Create a promise, or return the one that has this id already; with ``target`` a worker takes it as a task."""
+        """Create a promise, or return the one that has this id already.
+
+        With ``target`` a worker takes it as a task; ``settled``: it is born resolved, whatever ``timeout_at``.
+        """
         tags = {KIND: kind}
         if target:
             tags["resonate:target"] = self.target()
         if external:
             tags["resonate:external"] = "true"
-        request = _create_request(id, origin_of(id), param, timeout_at, tags, settled=False)
+        request = _create_request(id, parent or origin_of(id), param, timeout_at, tags, settled=settled)
         return decoded(await self._sender.promise_create(request))
 
     async def search(self, kind: str, *, pending: bool = False) -> list[Promise]:

@@ -6,7 +6,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["DEFAULT_LIMITS", "ISOLATION_LEVELS", "Limits", "SessionSettings", "Submission", "WorkerSettings"]
+__all__ = [
+    "DEFAULT_LIMITS",
+    "ISOLATION_LEVELS",
+    "ForkPoint",
+    "Limits",
+    "SessionSettings",
+    "Submission",
+    "WorkerSettings",
+]
 
 ISOLATION_LEVELS = ("strict", "process")
 
@@ -68,6 +76,16 @@ class SessionSettings(_Settings):
     #: The first execution that is kept for sure: those before it may have been collected, and are never made again.
     first: Annotated[int, Field(ge=1)] = 1
     nonce: str = ""
+    #: The incarnation whose seed a fork has up to the point where it forks; empty for a session of its own.
+    birth: str = ""
+
+
+class ForkPoint(_Settings):
+    """Where a forked session leaves the other: at which call, in which step, asked by whom (lineage path)."""
+
+    at: str
+    step: Annotated[int, Field(ge=0)]
+    path: Annotated[str, Field(max_length=4096)]
 
 
 class Submission(BaseModel):
@@ -88,6 +106,7 @@ class Submission(BaseModel):
     grants: tuple[str, ...] | None = None
     files: dict[str, str] = {}
     flags: dict[str, Any] = {}
+    fork: ForkPoint | None = None
     nonce: str = ""
 
 

@@ -18,6 +18,7 @@ from perdure.engine.events import Launched
 from perdure.engine.ids import cancel_id, record_id, step_id
 from perdure.engine.journal import Journal, JournalDamaged
 from perdure.engine.records import ErrorInfo, Result
+from perdure.engine.sessions import seed_of
 
 from .checkpoints import Manifest
 from .deaths import Deaths
@@ -133,9 +134,12 @@ class Tenure:
         return run
 
     def _message(self) -> dict[str, Any]:
-        submission = self._job.submission
+        submission, fork = self._job.submission, None
+        if submission.fork is not None and submission.fork.step == self._step:
+            fork = {"path": submission.fork.path, "seed": seed_of(self._job.head.settings.incarnation)}
         return {
             "t": "execute",
+            "fork": fork,
             "execution": self._attempt.id,
             "code": submission.code,
             "filename": submission.filename or f"<{self._attempt.id}>",

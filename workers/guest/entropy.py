@@ -28,9 +28,15 @@ class Stream:
     """Bytes keyed by the seed: block n is BLAKE2b(n) under the seed as key."""
 
     def __init__(self, seed: int) -> None:
-        self._key = hashlib.blake2b(str(seed).encode(), digest_size=32, person=b"perdure.entropy").digest()
-        self.position = 0
         self._lock = threading.Lock()
+        #: Whether the code has seeded Python's own generator itself: then its numbers are not ours to change.
+        self.seeded = False
+        self.key(seed)
+
+    def key(self, seed: int, position: int = 0) -> None:
+        """Draw from this seed from now on."""
+        self.seed, self.position = seed, position
+        self._key = hashlib.blake2b(str(seed).encode(), digest_size=32, person=b"perdure.entropy").digest()
 
     def read(self, size: int) -> bytes:
         """Return the next bytes, as ``os.urandom`` would."""
@@ -49,15 +55,29 @@ _shim: Shim | None = None
 
 
 def get_state() -> dict[str, Any]:
-    """Return how far the stream was read, as JSON data for a checkpoint."""
-    return {"position": _stream.position, "kernel": _shim.position if _shim else 0}
+    """Return the seed and how far its streams were read, as JSON data for a checkpoint."""
+    kernel = _shim.position if _shim else 0
+    return {"seed": _stream.seed, "position": _stream.position, "kernel": kernel, "seeded": _stream.seeded}
 
 
 def set_state(state: dict[str, Any]) -> None:
     """Go on where a checkpoint was."""
-    _stream.position = int(state["position"])
+    _key(int(state["seed"]), int(state["position"]), int(state["kernel"]))
+    _stream.seeded = bool(state["seeded"])
+
+
+def reseed(seed: int) -> None:
+    """Go on with another seed: the session is a fork, and here it leaves the other."""
+    _key(seed, 0, 0)
+    if not _stream.seeded:
+        _seed_generator(seed)
+
+
+def _key(seed: int, position: int, kernel: int) -> None:
+    _stream.key(seed, position)
     if _shim:
-        _shim.position = int(state.get("kernel", 0))
+        _shim.key(hashlib.blake2b(str(seed).encode(), digest_size=32, person=b"perdure.kernel").digest())
+        _shim.position = kernel
 
 
 @contextmanager
@@ -68,6 +88,11 @@ def undone() -> Iterator[None]:
         yield
     finally:
         set_state(state)
+
+
+def _seed_generator(seed: int) -> None:
+    random.seed(seed)
+    _stream.seeded = False
 
 
 def patch() -> None:
@@ -85,6 +110,8 @@ def patch() -> None:
 
     def seeded(self: random.Random, a: Any = None, version: int = 2) -> None:
         """Seed the generator; without a seed, from the session's."""
+        if self is random._inst:
+            _stream.seeded = a is not None
         seed_random(self, int.from_bytes(_stream.read(32)) if a is None else a, version)
 
     seeded.__name__, seeded.__qualname__ = "seed", "Random.seed"
@@ -107,9 +134,8 @@ def install(seed: int, shim: Shim | None) -> None:
     global _stream, _shim  # noqa: PLW0603 - one guest, one stream
     patch()
     _stream, _shim = Stream(seed), shim
-    if shim:
-        shim.key(hashlib.blake2b(str(seed).encode(), digest_size=32, person=b"perdure.kernel").digest())
-    random.seed(seed)
+    _key(seed, 0, 0)
+    _seed_generator(seed)
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random is not None:
         own = hashlib.blake2b(str(seed).encode(), digest_size=32, person=b"perdure.numpy").digest()

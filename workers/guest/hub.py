@@ -51,6 +51,8 @@ class Hub:
         self.wall = wall
         self.deliveries = Deliveries()
         self.execution = ""
+        #: Called with the path of every reply that is consumed.
+        self.consumed: Callable[[str], None] = lambda _path: None
         #: How many threads of the user run, not counting those that wait here; set by the threads module.
         self.running_threads: Callable[[set[int]], int] = lambda _blocked: 0
         self.guard = Guard(critical)
@@ -167,7 +169,7 @@ class Hub:
             if head.turns != turns or not loop.takes(head):
                 return False
             self._replayed(loop)
-            self._mail.asked.pop(head.path, None)
+            self._mail.forget(head.path)
             loop.deliver(head.kind, head.path, head.outcome)
             return True
         asked = next((each for each in self._mail.inbox if each.owner is loop), None)
@@ -189,18 +191,24 @@ class Hub:
     def _replayed(self, party: Party) -> Delivery:
         delivery = self.deliveries.replayed()
         self.wall.next()
+        self._note(delivery.kind, delivery.path)
         self._wake_others(party)
         return delivery
 
     def _entered(self, kind: str, path: str, turns: int) -> None:
         self.deliveries.entered(kind, path, turns)
         self.wall.next()
+        self._note(kind, path)
         if self.deliveries.unreported >= UNREPORTED:
             # One thread runs, which is why nothing is waited for: the host only takes note.
             self.channel.send(
                 {"t": "idle", "waiting": [], "timers": [], "consumed": self.deliveries.consumed, "threads": 1},
                 entered=True,
             )
+
+    def _note(self, kind: str, path: str) -> None:
+        if kind == REPLY:
+            self.consumed(path)
 
     def _report(self) -> dict[str, Any] | None:
         return self.deliveries.report(self.wall.report())

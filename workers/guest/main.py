@@ -75,6 +75,9 @@ class Guest:
         self.threads = Threads(self.hub, self.family)
         self.sources = Sources()
         self.namespace = Namespace()
+        #: Where a forked session leaves the other, and the seed it goes on with.
+        self._fork: dict[str, Any] | None = None
+        self.hub.consumed = self._consumed
         self.calls = Calls(self.hub, self.family, self._is_user_file)
 
     def _is_user_file(self, filename: str) -> bool:
@@ -83,7 +86,6 @@ class Guest:
     def install(self) -> list[int]:
         """Hook what must be hooked; return descriptors that stay open."""
         entropy.install(self._config["seed"], self.wall.shim)
-        self.wall.install()
         os.environ.pop("LD_PRELOAD", None)
         loop.install(self.hub, self.family)
         self.threads.install()
@@ -138,8 +140,14 @@ class Guest:
         self.output.begin(self._output_limit)
         self.family.begin(execution)
         self.hub.begin(execution, recorded)
+        self._fork = message.get("fork")
         ended = self.executor.run(message["code"], filename)
         self._done(number, filename, ended)
+
+    def _consumed(self, path: str) -> None:
+        if self._fork is not None and path == self._fork["path"]:
+            entropy.reseed(self._fork["seed"])
+            self._fork = None
 
     def _as_script(self, filename: str, argv: list[str]) -> None:
         """Set what a script sees of how it was started, as ``python FILE ARGUMENTS`` does."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from .lineage import Node
 
-__all__ = ["WallClock"]
+__all__ = ["WallClock", "take_over"]
 
 #: The main thread's lane.
 _MAIN = 0
@@ -41,12 +41,29 @@ class Backend(Protocol):
     def drain(self, number: int) -> list[Entry]: ...
 
 
+_backend: Backend | None = None
+
+
+def take_over() -> Backend:
+    """Take over the clock and the order of directories: once, before the first third-party import."""
+    global _backend  # noqa: PLW0603 - one process, one clock
+    if _backend is None:
+        _backend = preloaded()
+        if isinstance(_backend, Shim):
+            _backend.sort_directories()
+        else:
+            _backend = Readings(time.time_ns)
+            patches.take_over_clock(_backend)
+            patches.sort_directories()
+    return _backend
+
+
 class WallClock:
     """The lanes of this process; the main program's is there from the start."""
 
     def __init__(self) -> None:
-        self.shim: Shim | None = preloaded()
-        self._backend: Backend = self.shim or Readings(time.time_ns)
+        self._backend = take_over()
+        self.shim = self._backend if isinstance(self._backend, Shim) else None
         #: A delivery is consumed in this thread.
         self.next: Callable[[], object] = self._backend.next
         # Taken again by whoever prints in a signal handler or a finalizer: a message carries a report.
@@ -59,14 +76,6 @@ class WallClock:
         self._execution = ""
         self._on = False
         self._backend.enter(_MAIN)
-
-    def install(self) -> None:
-        """Take over what the library does not: nothing if it is there."""
-        if isinstance(self._backend, Readings):
-            patches.take_over_clock(self._backend)
-            patches.sort_directories()
-        elif self.shim:
-            self.shim.sort_directories()
 
     def begin(self, execution: str, items: Iterable[Sequence[Any]]) -> None:
         """Begin an execution, with the readings that it replays."""

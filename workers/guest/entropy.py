@@ -131,7 +131,7 @@ def getrandom(size: int, flags: int = 0) -> bytes:
 
 def install(seed: int, shim: Shim | None) -> None:
     """Begin the session's randomness: what was imported before, in a zygote, is seeded anew."""
-    global _stream, _shim  # noqa: PLW0603 - one guest, one stream
+    global _stream, _shim
     patch()
     _stream, _shim = Stream(seed), shim
     _key(seed, 0, 0)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from perdure.engine.errors import ForkRefused, PromiseNotFound
 
-from .kit import World, children, opened, outcome
+from .kit import World, kill_guests, opened, outcome
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -106,8 +104,7 @@ async def test_a_fork_whose_guest_is_killed_reseeds_at_the_same_point(tmp_path: 
 
         def die(_what: str) -> None:
             world.on_effect = lambda _: None
-            for pid in children():
-                os.kill(pid, signal.SIGKILL)
+            assert kill_guests()
 
         undisturbed = await settled(await session.fork(at="analysis@2:s0.1", answer="no", name="calm"))
         world.on_effect = die

@@ -123,5 +123,10 @@ class WorkerSettings(_Settings):
     concurrency: Annotated[int, Field(ge=1)] = 64
     #: Guests kept alive between executions and parked while waiting, together.
     kept_guests: Annotated[int, Field(ge=0)] = 16
+    #: Memory that kept guests may hold together; 0 is a quarter of the machine's, so that work goes first.
+    kept_bytes: Annotated[int, Field(ge=0)] = 0
+    #: Packages imported once, for all guests: each costs every guest a little memory, and saves whoever uses it its
+    #: import. Those that are not installed, or start threads, are left out and named.
+    preload: tuple[str, ...] = ()
     #: Deaths of a guest, in a row and with nothing newly recorded between them, after which its step has failed.
     poison_deaths: Annotated[int, Field(ge=1)] = 3

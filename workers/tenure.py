@@ -56,6 +56,8 @@ class Tenure:
         self._base = job.base.step
         self._manifest = Manifest.model_validate(job.base.value["checkpoint"]) if job.base.value else None
         self._deaths = Deaths([])
+        #: Whether the guest is one that was parked and goes on.
+        self._resumed = False
         #: What stood around the step's first guest.
         self._isolation: dict[str, Any] | None = None
 
@@ -79,6 +81,7 @@ class Tenure:
                 return await self._drive(run)
             except GuestDied as exc:
                 run = self._live.run = None
+                self._resumed = False
                 records = await self._records()
                 await self._deaths.record(attempt, self._step, len(records), exc)
                 end = self._end_of_deaths(exc)
@@ -101,12 +104,15 @@ class Tenure:
         if parked is None:
             return None
         parked.run.handlers = self._live.handlers
+        self._resumed = True
         return parked.run
 
     def _end_of_deaths(self, died: GuestDied) -> tuple[str, str, str] | None:
         """Say how the execution ends after a guest's death; None if it goes on with another guest."""
         if self._live.cancelled:
             return "cancelled", "Cancelled", f"cancelled; the guest was killed: {died}"
+        if died.death.limit:
+            return "crashed", "LimitExceeded", f"its process was ended: {died}"
         times = self._deaths.in_a_row()
         if times < self._services.settings.poison_deaths:
             return None
@@ -150,7 +156,8 @@ class Tenure:
         }
 
     async def _drive(self, run: Run) -> Result:
-        end = await run.drive(self._attempt)
+        with run.guest.running(anew=not self._resumed):
+            end = await run.drive(self._attempt)
         match end:
             case Ended():
                 return await self._ended(run, end)

@@ -88,7 +88,7 @@ async def tree_of(substrate: Substrate, execution: str) -> TreeNode:
     for promise in every:
         if promise.id in steps:
             continue
-        if promise.tags.get(KIND) in ("call", "output", "timer", "fork"):
+        if promise.tags.get(KIND) in ("call", "output", "timer"):
             children.setdefault(promise.id.rpartition(".")[0], []).append(promise)
         else:
             others.append(promise)
@@ -125,7 +125,7 @@ def _root_label(root: Promise) -> str:
 def _step(step: Promise, records: tuple[TreeNode, ...]) -> TreeNode:
     value = step.value if isinstance(step.value, dict) else {}
     manifest = value.get("checkpoint")
-    label = f"-> checkpoint of {len(manifest['names'])} names, {manifest['size']} bytes" if manifest else ""
+    label = f"-> checkpoint of {manifest['names']} names, {manifest['size']} bytes" if manifest else ""
     return TreeNode(
         id=step.id,
         kind="step",
@@ -146,8 +146,6 @@ def _record(record: Promise) -> TreeNode:
             value = outcome_of(record)
         case "output":
             label = f"{sum(len(text) for _, text, _ in param['chunks'])} characters"
-        case "fork":
-            label = f"from {param['from']}"
         case _:
             label = f"wakes at {param['wake']}"
     state = "rejected" if isinstance(value, dict) and param["kind"] == "call" and "error" in value else record.state

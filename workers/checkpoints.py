@@ -1,89 +1,187 @@
-"""Checkpoints on the host's side: the manifest that a step's promise holds, and the parts it names.
+"""Checkpoints on the host's side: from a guest into the store, and from the store into a guest.
 
 1. Blobs first, then the promise that names them: a recorded checkpoint can always be loaded.
-2. The host never reads a namespace image; it stores the bytes a guest sent and sends them to a guest again.
+2. The host never reads what a guest stores of its namespace: it keeps the bytes and gives them to a guest again.
+3. A guest sends only what changed, as long as it and the host mean the same last checkpoint.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import re
-from typing import TYPE_CHECKING, Any, Literal
+import json
+import struct
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
-from blake3 import blake3
-from pydantic import BaseModel, ConfigDict
-
-from perdure.engine.records import NameReport
+from perdure.engine.checkpoints import Composed, Recorded, fetch, inline
 
 from . import workspace as workspaces
-from .guest.namespace import ENGINE_INTERNALS
+from .messages import ProtocolViolation
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping
     from pathlib import Path
 
     from perdure.engine.blobs import BlobStore
+    from perdure.engine.records import NameReport
     from perdure.engine.settings import Limits
 
-__all__ = ["INLINE_IMAGE", "Manifest", "load_image", "restore_workspace", "save"]
+    from .guests import Guest
+    from .run import Run
 
-#: Images up to this many bytes ride in the step's promise: one durable write instead of three.
+__all__ = ["CHAIN", "INLINE_IMAGE", "Held", "Saved", "packed", "restore_workspace", "save"]
+
+#: Packs and data up to this many bytes ride in the step's promise: one durable write instead of three.
 INLINE_IMAGE = 48 * 1024
-#: Names of variables that are listed in a manifest; a namespace of more says how many it has.
-MAX_NAMES = 2000
+#: A whole checkpoint is recorded after so many that only add, or so many bytes in their promises: a restore reads them
+#: all.
+CHAIN = 32
+CHAIN_BYTES = 512 * 1024
 
-_DUNDER = re.compile(r"__\w+__")
+_LENGTH = struct.Struct(">I")
+#: Data starts on a page, as it does in its pack.
+_PAGE = 4096
 
 
-class Manifest(BaseModel):
-    """A checkpoint: where its image and its files are, and what is in it."""
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The last checkpoint of a live guest: the step it is recorded in, and all that it adds up to."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    step: str
+    depth: int
+    inline: int
+    """Bytes in the promises of the chain."""
+    composed: Composed
 
-    format: Literal[1] = 1
-    python: str
-    image: str
-    size: int
-    digest: str
-    names: tuple[NameReport, ...]
-    workspace: dict[str, Any]
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A checkpoint that is ready to be recorded."""
+
+    record: Recorded
+    lost: tuple[NameReport, ...]
+    notes: list[str]
 
 
 async def save(
-    previous: Manifest | None,
-    image: bytes,
-    names: Sequence[Mapping[str, Any]],
-    python: str,
+    run: Run,
+    step: str,
     folder: Path,
-    guest: int,
     blobs: BlobStore,
     limits: Limits,
-) -> tuple[Manifest, list[str]]:
-    """Store a namespace image and the workspace's files; returns the manifest and notes for the result."""
-    digest = blake3(image).hexdigest()
-    if previous is not None and previous.digest == digest:
-        held = previous.image
-    elif len(image) <= INLINE_IMAGE:
-        held = "inline:" + base64.b64encode(image).decode("ascii")
-    else:
-        held = await blobs.put(image)
+    *,
+    imaged: Callable[[], None] = lambda: None,
+) -> Saved:
+    """Checkpoint a guest that is between statements, against the last one it made or was restored from.
+
+    ``step`` is the step that the caller will record it in, and ``imaged`` is called when the guest has sent everything.
+    Raises GuestDied, ProtocolViolation, TimeoutError, OSError.
+    """
+    held = run.guest.held
+    composed = held.composed if held else Composed()
+    data, pack = _unpacked(await run.image(limits.checkpoint_seconds, composed.generation))
+    imaged()
+    whole = data.get("since") == 0
+    composed = Composed(workspace=composed.workspace) if whole else replace(composed)
+    packs: dict[int, tuple[str, int, int]] = {}
+    if pack:
+        place = inline(pack) if len(pack) <= INLINE_IMAGE else await blobs.put(pack)
+        packs[data["generation"]] = place, 0, len(pack)
+    try:
+        composed.apply(data, packs)
+    except (ValueError, KeyError, TypeError, RecursionError) as exc:
+        msg = f"the guest sent a checkpoint that does not fit: {exc}"
+        raise ProtocolViolation(msg) from None
     tree, notes = await workspaces.snapshot(
         folder,
         blobs,
-        previous.workspace if previous else None,
+        composed.workspace,
         max_files=limits.files,
         max_bytes=limits.workspace_bytes,
-        in_use=await asyncio.to_thread(_in_use, folder, guest),
+        in_use=await asyncio.to_thread(_in_use, folder, run.guest.pid),
     )
-    users = [name for name in names if name["name"] not in ENGINE_INTERNALS and not _DUNDER.fullmatch(name["name"])]
-    reports = tuple(NameReport.model_validate(dict(name)) for name in users[:MAX_NAMES])
-    if len(users) > MAX_NAMES:
-        notes.append(f"{len(users)} variables; the first {MAX_NAMES} are listed")
-    return (
-        Manifest(python=python, image=held, size=len(image), digest=digest, names=reports, workspace=tree),
-        notes,
+    changed = None if tree == composed.workspace else tree
+    composed.workspace = tree
+    record = await _record(held, composed, data, packs, changed, blobs, whole=whole)
+    size = _inline_size(record)
+    depth, held_inline = (record.depth, held.inline + size) if held and record.base else (1, size)
+    run.guest.held = Held(step, depth, held_inline, composed)
+    lost = tuple(report for report in composed.reports() if report.status == "lost") if composed.losses else ()
+    return Saved(record, lost, notes)
+
+
+def _unpacked(content: bytes) -> tuple[dict[str, Any], bytes]:
+    """Return what a guest sent: the data of its checkpoint, and its pack. Raises ProtocolViolation."""
+    try:
+        (size,) = _LENGTH.unpack_from(content)
+        data = json.loads(content[_LENGTH.size : _LENGTH.size + size])
+    except (struct.error, ValueError, RecursionError) as exc:
+        msg = f"a checkpoint that cannot be read: {exc}"
+        raise ProtocolViolation(msg) from None
+    pack = content[_LENGTH.size + size :]
+    if not isinstance(data, dict) or data.get("pack", 0) != len(pack) or not isinstance(data.get("generation"), int):
+        msg = "a checkpoint that is not what it says"
+        raise ProtocolViolation(msg)
+    return data, pack
+
+
+async def _record(
+    held: Held | None,
+    composed: Composed,
+    data: dict[str, Any],
+    packs: dict[int, tuple[str, int, int]],
+    workspace: dict[str, Any] | None,
+    blobs: BlobStore,
+    *,
+    whole: bool,
+) -> Recorded:
+    common: dict[str, Any] = {
+        "generation": composed.generation,
+        "python": composed.python,
+        "names": len(composed.names),
+        "size": composed.size(),
+        "lost": len(composed.losses),
+    }
+    if held is not None and not whole and held.depth < CHAIN and held.inline < CHAIN_BYTES:
+        return Recorded(
+            base=held.step,
+            depth=held.depth + 1,
+            data=await _data(data, blobs),
+            packs={str(number): place for number, place in packs.items()},
+            workspace=workspace,
+            **common,
+        )
+    composed.packs = await _spilled(composed.needed(), blobs)
+    return Recorded(
+        data=await _data(composed.whole(), blobs),
+        packs={str(number): place for number, place in composed.packs.items()},
+        workspace=composed.workspace,
+        **common,
     )
+
+
+async def _data(data: dict[str, Any], blobs: BlobStore) -> dict[str, Any] | str:
+    text = json.dumps(data, separators=(",", ":")).encode()
+    return data if len(text) <= INLINE_IMAGE else await blobs.put(text)
+
+
+async def _spilled(packs: dict[int, tuple[str, int, int]], blobs: BlobStore) -> dict[int, tuple[str, int, int]]:
+    """Return the packs with those that are in promises put into one blob, unless they are few bytes."""
+    inside = {number: place for number, place in packs.items() if place[0].startswith("inline:")}
+    if sum(size for _place, _offset, size in inside.values()) <= INLINE_IMAGE:
+        return packs
+    pieces = [(await fetch(place, blobs))[offset : offset + size] for place, offset, size in inside.values()]
+    blob = await blobs.put(b"".join(pieces))
+    at, moved = 0, dict(packs)
+    for number, piece in zip(inside, pieces, strict=True):
+        moved[number] = blob, at, len(piece)
+        at += len(piece)
+    return moved
+
+
+def _inline_size(record: Recorded) -> int:
+    data = len(json.dumps(record.data)) if isinstance(record.data, dict) else 0
+    return data + sum(len(place) for place, _offset, _size in record.packs.values())
 
 
 def _in_use(folder: Path, guest: int) -> Collection[tuple[int, int]] | None:
@@ -91,21 +189,33 @@ def _in_use(folder: Path, guest: int) -> Collection[tuple[int, int]] | None:
     return workspaces.open_files([guest]) if any(folder.iterdir()) else frozenset()
 
 
-async def load_image(manifest: Manifest, blobs: BlobStore) -> bytes:
-    """Return a checkpoint's namespace image, checked against its digest."""
-    if manifest.image.startswith("inline:"):
-        image = base64.b64decode(manifest.image.removeprefix("inline:"), validate=True)
-    else:
-        image = await blobs.get(manifest.image)
-    if blake3(image).hexdigest() != manifest.digest:
-        msg = "the namespace image does not have the recorded digest: the store is damaged"
-        raise OSError(msg)
-    return image
+async def packed(composed: Composed, blobs: BlobStore) -> list[bytes]:
+    """Return a checkpoint as a guest is given it: length and JSON of what it holds, then the packs, each on a page."""
+    packs: dict[str, tuple[int, int]] = {}
+    pieces: list[bytes] = []
+    at = 0
+    for number, (place, offset, size) in composed.needed().items():
+        whole = await fetch(place, blobs)
+        if len(whole) < offset + size:
+            msg = f"pack {number} of a checkpoint has {len(whole) - offset} of {size} bytes: the store is damaged"
+            raise OSError(msg)
+        piece = whole if (offset, size) == (0, len(whole)) else whole[offset : offset + size]
+        packs[str(number)] = at, size
+        pieces += piece, bytes(-size % _PAGE)
+        at += size + -size % _PAGE
+    head = json.dumps({"manifest": composed.manifest(), "packs": packs}, separators=(",", ":")).encode()
+    start = _LENGTH.size + len(head)
+    return [_LENGTH.pack(len(head)), head, bytes(-start % _PAGE), *pieces]
 
 
 async def restore_workspace(
-    manifest: Manifest | None, folder: Path, blobs: BlobStore, files: Mapping[str, str]
+    composed: Composed | None, folder: Path, blobs: BlobStore, files: Mapping[str, str]
 ) -> None:
     """Make the workspace hold exactly the checkpoint's files, and then those that came with the submission."""
-    await workspaces.restore(manifest.workspace if manifest else None, folder, blobs)
+    await workspaces.restore(composed.workspace if composed else None, folder, blobs)
     await workspaces.add_files(folder, blobs, files)
+
+
+def held_by(guest: Guest, step: str, record: Recorded, composed: Composed) -> None:
+    """Note that a guest was restored from the checkpoint of a step: its next one adds to it."""
+    guest.held = Held(step, record.depth, _inline_size(record), composed)

@@ -21,10 +21,10 @@ from .checkpoints import save
 from .requests import refuse_refs
 
 if TYPE_CHECKING:
+    from perdure.engine.checkpoints import Recorded
     from perdure.engine.durable import Attempt, Promise
 
     from .admission import Job
-    from .checkpoints import Manifest
     from .live import Live
     from .messages import Done
     from .run import Run
@@ -44,15 +44,14 @@ class Ending:
     #: When the attempt began, on the monotonic clock.
     started: float
 
-    async def commit(self, run: Run, previous: Manifest | None, done: Done) -> Result:
+    async def commit(self, run: Run, done: Done) -> Result:
         """Settle the step of code that ended, with the namespace it leaves. Raises GuestDied, OSError."""
         begun = time.monotonic()
         limits = self.job.head.settings.limits
-        image, names = await run.image(limits.checkpoint_seconds)
-        self.attempt.tell(Imaged(self.attempt.id))
         workspace = self.services.workspace(self.job.id.session)
-        manifest, notes = await save(
-            previous, image, names, run.guest.python, workspace, run.guest.pid, self.services.blobs, limits
+        step = step_id(self.attempt.id, run.step)
+        saved = await save(
+            run, step, workspace, self.services.blobs, limits, imaged=lambda: self.attempt.tell(Imaged(self.attempt.id))
         )
         self.attempt.tell(Stored(self.attempt.id))
         result = self._result(run).model_copy(
@@ -63,16 +62,16 @@ class Ending:
                 "repr": done.repr,
                 "error": ErrorInfo.model_validate(done.error) if done.error else None,
                 "exit_code": done.code,
-                "lost": tuple(report for report in manifest.names if report.status == "lost"),
+                "lost": saved.lost,
                 "left": tuple(done.left),
-                "notes": (*_notes(run), *done.notes, *notes),
-                "checkpoint": step_id(self.attempt.id, run.step),
+                "notes": (*_notes(run), *done.notes, *saved.notes),
+                "checkpoint": step,
                 "timings": Timings(
                     total=time.monotonic() - self.started, ran=run.ran, checkpoint=time.monotonic() - begun
                 ),
             }
         )
-        await self._settle(run.step, run, result, manifest)
+        await self._settle(run.step, run, result, saved.record)
         return result
 
     async def fail(
@@ -95,7 +94,7 @@ class Ending:
         refuse_refs(done.value)
         return done.value
 
-    async def _settle(self, step: int, run: Run | None, result: Result, manifest: Manifest | None) -> None:
+    async def _settle(self, step: int, run: Run | None, result: Result, record: Recorded | None) -> None:
         attempt = self.attempt
         if attempt.version > 1 or self.live.watched:
             cancel = await attempt.get(cancel_id(attempt.id))
@@ -104,7 +103,7 @@ class Ending:
         await attempt.settle(
             step_id(attempt.id, step),
             {
-                "checkpoint": manifest.model_dump(mode="json") if manifest else None,
+                "checkpoint": record.model_dump(mode="json") if record else None,
                 "entered": run.recorder.unrecorded() if run else None,
                 "final": True,
                 "result": result.model_dump(mode="json"),

@@ -56,7 +56,6 @@ class Ready(_Message):
 
 class Restored(_Message):
     t: Literal["restored"]
-    names: list[dict[str, Any]]
 
 
 class StreamOpened(_Message):
@@ -109,7 +108,6 @@ class Done(_Message):
 class Checkpoint(_Message):
     t: Literal["checkpoint"]
     stream: int
-    names: list[dict[str, Any]]
 
 
 class Diverged(_Message):

@@ -280,7 +280,7 @@ class Run:
     # -- calls -------------------------------------------------------------------------
 
     async def _asked(self, call: Call) -> None:
-        request = request_of(call, self.guest.link, self.journal.consumed)
+        request = request_of(call, self.guest.link)
         match self.journal.ask(request):
             case Divergence() as divergence:
                 self._finish(Diverging(divergence))
@@ -415,18 +415,20 @@ class Run:
 
     # -- the end of a step --------------------------------------------------------------------
 
-    async def image(self, timeout: float) -> tuple[bytes, list[dict[str, Any]]]:
-        """Ask the guest for its namespace. Raises GuestDied, TimeoutError, ProtocolViolation."""
+    async def image(self, timeout: float, since: int) -> bytes:
+        """Ask the guest for what changed since the checkpoint of that number (0: for everything).
+
+        Raises GuestDied, TimeoutError, ProtocolViolation.
+        """
         pump = asyncio.create_task(self.guest.link.pump(self.handle))
         try:
-            await self.guest.link.send({"t": "checkpoint"})
+            await self.guest.link.send({"t": "checkpoint", "since": since})
             got = asyncio.create_task(self._images.get())
             try:
                 awaited: set[asyncio.Future[Any]] = {got, pump, self.guest.died}
                 await asyncio.wait(awaited, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
                 if got.done():
-                    message = got.result()
-                    return self.guest.link.take(message.stream), message.names
+                    return self.guest.link.take(got.result().stream)
             finally:
                 got.cancel()
             if pump.done() and (exc := pump.exception()) is not None and not isinstance(exc, LinkClosed):

@@ -9,16 +9,19 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from .checkpoints import load_image, restore_workspace
+from perdure.engine.checkpoints import compose, recorded
+
+from .checkpoints import held_by, packed, restore_workspace
 from .guests import Guest, GuestDied, GuestFailed, WorkspaceLock
 from .link import LinkClosed
 from .messages import Restored
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+
+    from perdure.engine.sessions import Base
 
     from .admission import Job
-    from .checkpoints import Manifest
     from .service import Services
 
 __all__ = ["fresh_guest"]
@@ -27,30 +30,35 @@ __all__ = ["fresh_guest"]
 async def fresh_guest(
     services: Services,
     job: Job,
-    manifest: Manifest | None,
+    base: Base,
     files: Mapping[str, str],
     isolation: dict[str, Any] | None = None,
 ) -> Guest:
-    """Start a guest from a checkpoint (None: the session's birth), with ``files`` put over the workspace's.
+    """Start a guest from a checkpoint (that of no step: the session's birth), with ``files`` put over the workspace's.
 
-    It has no less around it than ``isolation`` says. Raises GuestDied, GuestFailed, WorkspaceTaken, IsolationWeaker.
+    It has no less around it than ``isolation`` says. Raises GuestDied, GuestFailed, WorkspaceTaken, IsolationWeaker,
+    CheckpointUnusable.
     """
     session = job.id.session
     workspace = services.workspace(session)
+    composed = await compose(services.promises, services.blobs, base.value) if base.value else None
     lock = await WorkspaceLock.take(services.run_folder / f"{session}.lock")
     try:
-        await restore_workspace(manifest, workspace, services.blobs, files)
+        await restore_workspace(composed, workspace, services.blobs, files)
         guest = await services.start_guest(job, workspace, lock, isolation)
     finally:
         lock.release()
-    if manifest is not None:
-        await _restore(guest, await load_image(manifest, services.blobs))
+    if composed is not None and base.step is not None and base.value is not None:
+        await _restore(guest, await packed(composed, services.blobs))
+        record = recorded(base.value)
+        if record is not None:
+            held_by(guest, base.step, record, composed)
     return guest
 
 
-async def _restore(guest: Guest, image: bytes) -> None:
+async def _restore(guest: Guest, content: Sequence[bytes]) -> None:
     try:
-        stream = await guest.link.send_stream(image)
+        stream = await guest.link.send_stream(content)
         await guest.link.send({"t": "restore", "stream": stream})
         answer = await guest.link.receive()
     except LinkClosed:

@@ -18,9 +18,7 @@ from perdure.engine.events import Launched
 from perdure.engine.ids import cancel_id, record_id, step_id
 from perdure.engine.journal import Journal, JournalDamaged
 from perdure.engine.records import ErrorInfo, Result
-from perdure.engine.sessions import seed_of
 
-from .checkpoints import Manifest
 from .deaths import Deaths
 from .endings import Ending
 from .guests import GuestDied, GuestFailed, WorkspaceTaken
@@ -52,12 +50,9 @@ class Tenure:
         self._live = live
         self._ending = Ending(services, attempt, job, live, time.monotonic())
         self._step = 0
-        #: The step whose checkpoint the current step starts from, and that checkpoint; None at the session's birth.
-        self._base = job.base.step
-        self._manifest = Manifest.model_validate(job.base.value["checkpoint"]) if job.base.value else None
+        #: The step whose checkpoint the current step starts from, and its value; nothing at the session's birth.
+        self._base = job.base
         self._deaths = Deaths([])
-        #: Whether the guest is one that was parked and goes on.
-        self._resumed = False
         #: What stood around the step's first guest.
         self._isolation: dict[str, Any] | None = None
 
@@ -81,7 +76,6 @@ class Tenure:
                 return await self._drive(run)
             except GuestDied as exc:
                 run = self._live.run = None
-                self._resumed = False
                 records = await self._records()
                 await self._deaths.record(attempt, self._step, len(records), exc)
                 end = self._end_of_deaths(exc)
@@ -104,15 +98,12 @@ class Tenure:
         if parked is None:
             return None
         parked.run.handlers = self._live.handlers
-        self._resumed = True
         return parked.run
 
     def _end_of_deaths(self, died: GuestDied) -> tuple[str, str, str] | None:
         """Say how the execution ends after a guest's death; None if it goes on with another guest."""
         if self._live.cancelled:
             return "cancelled", "Cancelled", f"cancelled; the guest was killed: {died}"
-        if died.death.limit:
-            return "crashed", "LimitExceeded", f"its process was ended: {died}"
         times = self._deaths.in_a_row()
         if times < self._services.settings.poison_deaths:
             return None
@@ -127,12 +118,11 @@ class Tenure:
         journal = Journal.read(records)
         guest = None
         if not records and not submission.files:
-            guest = await services.pool.take_idle(session, self._base, job.head.version)
+            guest = await services.pool.take_idle(session, self._base.step, job.head.version)
         kept = guest is not None
         if guest is None:
             await services.pool.drop(session, "its execution starts from a checkpoint")
-            await services.seals.verify(self._base)
-            guest = await fresh_guest(services, job, self._manifest, submission.files, self._isolation)
+            guest = await fresh_guest(services, job, self._base, submission.files, self._isolation)
         run = Run(guest, self._attempt.id, self._step, journal, self._live.handlers, services.blobs, services.identity)
         run.kept = kept
         await _tell(run, self._message())
@@ -140,12 +130,9 @@ class Tenure:
         return run
 
     def _message(self) -> dict[str, Any]:
-        submission, fork = self._job.submission, None
-        if submission.fork is not None and submission.fork.step == self._step:
-            fork = {"path": submission.fork.path, "seed": seed_of(self._job.head.settings.incarnation)}
+        submission = self._job.submission
         return {
             "t": "execute",
-            "fork": fork,
             "execution": self._attempt.id,
             "code": submission.code,
             "filename": submission.filename or f"<{self._attempt.id}>",
@@ -156,8 +143,7 @@ class Tenure:
         }
 
     async def _drive(self, run: Run) -> Result:
-        with run.guest.running(anew=not self._resumed):
-            end = await run.drive(self._attempt)
+        end = await run.drive(self._attempt)
         match end:
             case Ended():
                 return await self._ended(run, end)
@@ -169,7 +155,7 @@ class Tenure:
                 return await self._suspend(run, end)
 
     async def _ended(self, run: Run, end: Ended) -> Result:
-        result = await self._ending.commit(run, self._manifest, end.done)
+        result = await self._ending.commit(run, end.done)
         idle = Idle(run.guest, step_id(self._attempt.id, run.step), self._job.head.version)
         await self._services.pool.rest(self._job.id.session, idle)
         return result
@@ -202,7 +188,7 @@ class Tenure:
         return await self._fail(run, status, ErrorInfo(type=kind, message=message, module="perdure"))
 
     async def _fail(self, run: Run | None, status: str, reason: ErrorInfo) -> Result:
-        return await self._ending.fail(self._step, self._base, await self._records(), run, status, reason)
+        return await self._ending.fail(self._step, self._base.step, await self._records(), run, status, reason)
 
     async def _records(self) -> list[Promise]:
         """List the step's records by asking for one after another, several at a time."""

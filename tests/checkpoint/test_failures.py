@@ -155,11 +155,11 @@ def test_an_image_that_is_cut_or_changed_is_refused_before_anything_is_touched(s
         data = guest.dump({'x': [1, 2], 'y': 3}).data
         for bad in [data[:n] for n in range(0, len(data), 7)] + [b'', b'x' * 100, data[:8] + b'\\xff' * 8 + data[16:]]:
             try: guest.load(bad, {'mine': 1})
-            except guest.ImageError: pass
+            except guest.CheckpointError: pass
             else: assert False, bad
-        newer = data.replace(b'"format":1', b'"format":9')
+        newer = data.replace(b'"format":2', b'"format":9')
         try: guest.load(newer, {})
-        except guest.ImageTooNew: pass
+        except guest.CheckpointTooNew: pass
         else: assert False
         """),
         dump=False,

@@ -48,14 +48,15 @@ class Channel:
         self._outbox.append((message_frame(message), entered))
         self._drain()
 
-    def send_stream(self, data: bytes | memoryview) -> int:
-        """Send a stream; return its id, for the message that uses it."""
+    def send_stream(self, *pieces: bytes | memoryview) -> int:
+        """Send a stream, its bytes in pieces; return its id, for the message that uses it."""
         self._stream_ids += 1
         stream = self._stream_ids
-        self.send({"t": "stream", "id": stream, "size": len(data)})
-        for frame in chunk_frames(stream, data):
-            self._outbox.append((frame, False))
-            self._drain()
+        self.send({"t": "stream", "id": stream, "size": sum(map(len, pieces))})
+        for piece in pieces:
+            for frame in chunk_frames(stream, piece):
+                self._outbox.append((frame, False))
+                self._drain()
         return stream
 
     def receive(self) -> Iterator[Message]:

@@ -22,18 +22,18 @@ from . import checkpoint, entropy, loop, result
 from .calls import Calls
 from .channel import Channel
 from .checkpoints import ambient
+from .checkpoints.touched import Watcher
 from .executor import Executor
 from .hub import Hub
 from .lineage import Family
-from .namespace import ENGINE_INTERNALS, Namespace, Sources
+from .namespace import Namespace, Sources
 from .output import NoInput, Output
 from .signals import Critical
 from .signals import install as install_signals
 from .threads import Threads
-from .wallclock import WallClock
-from .wire import WireError
 
 if TYPE_CHECKING:
+    from .checkpoints.touched import Touched
     from .confine import Beneath
     from .executor import Outcome
     from .wire import Message
@@ -51,9 +51,10 @@ VALUE_MAX = 1 << 30
 OUTPUT_CHARACTERS = 64 << 20
 REPR_CHARACTERS = 10_000
 
-#: The image a guest sends: this header, what the runtime carries over as JSON, the namespace image.
-_IMAGE = struct.Struct(">4sI")
-_MAGIC = b"PGI2"
+#: What begins a checkpoint, sent or received: the length of the JSON before the data.
+_LENGTH = struct.Struct(">I")
+#: Data that is received starts on a page.
+_PAGE = 4096
 #: Names that belong to the module ``__main__``, not to the code.
 MODULE_NAMES = frozenset({"__name__", "__builtins__", "__doc__", "__loader__", "__package__", "__spec__", "__file__"})
 
@@ -69,24 +70,21 @@ class Guest:
         self._inline = min(limits.get("inline_bytes", INLINE_VALUE), INLINE_VALUE)
         self._channel = channel
         self.output = Output(lambda message: channel.send(message, entered=True), self._output_limit)
-        self.wall = WallClock()
-        self.hub = Hub(channel, critical, self.output.flush, self.wall)
+        self.hub = Hub(channel, critical, self.output.flush)
         self.family = Family()
         self.threads = Threads(self.hub, self.family)
         self.sources = Sources()
         self.namespace = Namespace()
-        #: Where a forked session leaves the other, and the seed it goes on with.
-        self._fork: dict[str, Any] | None = None
-        self.hub.consumed = self._consumed
         self.calls = Calls(self.hub, self.family, self._is_user_file)
+        self.watcher = Watcher(self._is_user_file)
+        self.checkpoints = checkpoint.Checkpoints(self.namespace.dict, protected=MODULE_NAMES, live=self._live)
 
     def _is_user_file(self, filename: str) -> bool:
         return filename in self.sources
 
     def install(self) -> list[int]:
         """Hook what must be hooked; return descriptors that stay open."""
-        entropy.install(self._config["seed"], self.wall.shim)
-        os.environ.pop("LD_PRELOAD", None)
+        entropy.install(self._config["seed"])
         loop.install(self.hub, self.family)
         self.threads.install()
         self.namespace.set_up()
@@ -128,7 +126,7 @@ class Guest:
             message["code"] = self._channel.streams.take(code_stream).decode("utf-8", "surrogatepass")
         recorded = self._channel.content(message, "replay")
         for item in (recorded or {}).get("deliveries", ()):
-            for outcome in item[3:] if item[0] == "r" else ():
+            for outcome in item[3:]:
                 if "value_stream" in outcome:
                     outcome["value"] = self._channel.content(outcome, "value")
         if message.get("grants") is not None:
@@ -140,14 +138,8 @@ class Guest:
         self.output.begin(self._output_limit)
         self.family.begin(execution)
         self.hub.begin(execution, recorded)
-        self._fork = message.get("fork")
         ended = self.executor.run(message["code"], filename)
         self._done(number, filename, ended)
-
-    def _consumed(self, path: str) -> None:
-        if self._fork is not None and path == self._fork["path"]:
-            entropy.reseed(self._fork["seed"])
-            self._fork = None
 
     def _as_script(self, filename: str, argv: list[str]) -> None:
         """Set what a script sees of how it was started, as ``python FILE ARGUMENTS`` does."""
@@ -198,50 +190,58 @@ class Guest:
     def _tasks_left(self) -> list[str]:
         return sorted(task.get_name() for task in asyncio.all_tasks(self.executor.loop) if not task.done())
 
-    def _checkpoint(self, _message: Message) -> None:
+    def _checkpoint(self, message: Message) -> None:
+        """Send what changed since the checkpoint that the host has; everything, if it is not the last one made here."""
         self.calls.refused = "a checkpoint is being made"
-        state = json.dumps(self._state()).encode()
-        with self.wall.paused(), entropy.undone():
-            dump = checkpoint.dump(self.namespace.dict, protected=MODULE_NAMES, live=self._live())
+        # None of it may be read after the hooks of the checkpoint ran.
+        runtime, texts = self._state(), self.sources.texts()
+        if message.get("since") != self.checkpoints.generation:
+            self.checkpoints.forget()
+        delta = self.checkpoints.save(self._touched(), runtime=runtime, texts=texts)
         self.output.flush()
-        stream = self._channel.send_stream(b"".join((_IMAGE.pack(_MAGIC, len(state)), state, dump.data)))
+        data = json.dumps(delta.data, separators=(",", ":")).encode()
+        stream = self._channel.send_stream(_LENGTH.pack(len(data)), data, *delta.chunks)
         self.calls.refused = ""
-        self.hub.send({"t": "checkpoint", "stream": stream, "names": self._names(dump.names)})
+        self.hub.send({"t": "checkpoint", "stream": stream})
+
+    def _touched(self) -> Touched:
+        """Return what code may have touched since the last checkpoint: everything, while something of it still runs."""
+        touched = self.watcher.take()
+        if self.threads.names() or self._tasks_left():
+            touched.everything = True
+        return touched
 
     def _restore(self, message: Message) -> None:
-        data = self._channel.streams.take(message["stream"])
-        magic, size = _IMAGE.unpack_from(data)
-        if magic != _MAGIC:
-            msg = "this is not an image of a guest"
-            raise WireError(msg)
-        start = _IMAGE.size + size
-        image = bytearray(memoryview(data)[start:])
-        names = checkpoint.load(image, self.namespace.dict, protected=MODULE_NAMES, live=self._live())
-        self._set_state(json.loads(data[_IMAGE.size : start]))
+        memory = memoryview(self._channel.streams.take_memory(message["stream"]))
+        (size,) = _LENGTH.unpack_from(memory)
+        start = _LENGTH.size + size
+        content = json.loads(bytes(memory[_LENGTH.size : start]))
+        start += -start % _PAGE
+        packs = {
+            int(number): memory[start + offset : start + offset + length]
+            for number, (offset, length) in content["packs"].items()
+        }
+        manifest = content["manifest"]
+        loaded = self.checkpoints.restore(manifest, packs)
+        self._set_state(manifest["runtime"], loaded.text)
         self.namespace.restored()
-        self.hub.send({"t": "restored", "names": self._names(names)})
+        self.watcher.take()
+        self.hub.send({"t": "restored"})
 
     def _state(self) -> dict[str, Any]:
-        """Return what the runtime itself carries over: none of it may be read before the checkpoint's hooks run."""
+        """Return what the runtime itself carries over."""
         return {
             "entropy": entropy.get_state(),
-            "clock": self.hub.clock.state(),
             "futures": self.executor.flags,
             "births": loop.births.state(),
-            "sources": self.sources.state(),
         }
 
-    def _set_state(self, state: dict[str, Any]) -> None:
+    def _set_state(self, state: dict[str, Any], texts: dict[str, str]) -> None:
         entropy.set_state(state["entropy"])
-        self.hub.clock.set_state(state["clock"])
         self.executor.flags = state["futures"]
         loop.births.set_state(state["births"])
-        for filename, code in state["sources"]:
+        for filename, code in texts.items():
             self.sources.add(filename, code)
-
-    @staticmethod
-    def _names(names: list[checkpoint.NameReport]) -> list[dict[str, Any]]:
-        return [each.as_data() for each in names if each.name not in ENGINE_INTERNALS]
 
     def _live(self) -> dict[str, object]:
         return {"loop": self.executor.loop}
@@ -264,6 +264,7 @@ def main(beneath: Beneath | None = None) -> None:
         # What may fork is the runtime; code finds the same everywhere.
         os.fork = _no_fork
     ambient.reborn()
+    guest.watcher.begin()
     gc.collect()
     gc.freeze()
     version = ".".join(map(str, sys.version_info[:3]))

@@ -115,9 +115,9 @@ class Sources:
             if filename not in linecache.cache:
                 self.register(filename)
 
-    def state(self) -> list[tuple[str, str]]:
-        """Return what a checkpoint keeps."""
-        return list(self._kept.items())
+    def texts(self) -> dict[str, str]:
+        """Return what a checkpoint keeps, in order."""
+        return dict(self._kept)
 
     def __contains__(self, filename: object) -> bool:
         return filename in self._kept

@@ -10,6 +10,8 @@ import json
 from struct import Struct
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .checkpoints.storage import Storage
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -111,7 +113,7 @@ class Streams:
     """Streams that are arriving, by id: announced, filled in order, taken once."""
 
     def __init__(self) -> None:
-        self._open: dict[int, tuple[int, bytearray]] = {}
+        self._open: dict[int, tuple[int, Storage]] = {}
         self._announced = 0
 
     def announce(self, stream: int, size: int) -> None:
@@ -123,11 +125,11 @@ class Streams:
             msg = f"stream {stream} of {size} bytes; {MAX_STREAMS_HELD - self._announced} are left"
             raise WireError(msg)
         self._announced += size
-        self._open[stream] = (size, bytearray())
+        self._open[stream] = (size, Storage())
 
     def add(self, chunk: Chunk) -> None:
         """Append a piece. Raises WireError if nobody announced it or it is more than was announced."""
-        size, data = self._open.get(chunk.stream, (-1, bytearray()))
+        size, data = self._open.get(chunk.stream, (-1, Storage()))
         if len(data) + len(chunk.data) > size:
             msg = f"stream {chunk.stream} has more bytes than were announced"
             raise WireError(msg)
@@ -135,9 +137,13 @@ class Streams:
 
     def take(self, stream: int) -> bytes:
         """Return a whole stream and forget it. Raises WireError if it is unknown or not complete."""
-        size, data = self._open.pop(stream, (-1, bytearray()))
+        return bytes(self.take_memory(stream))
+
+    def take_memory(self, stream: int) -> Storage:
+        """Return the memory that a whole stream is in, without a copy."""
+        size, data = self._open.pop(stream, (-1, Storage()))
         if len(data) != size:
             msg = f"stream {stream} is used before it is complete"
             raise WireError(msg)
         self._announced -= size
-        return bytes(data)
+        return data

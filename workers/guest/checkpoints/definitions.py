@@ -229,10 +229,15 @@ def _registered(cls: type) -> list[type]:
     return [subclass for reference in registry if (subclass := reference()) is not None]
 
 
-def reduce_enum_member(_reducers: Reducers, member: enum.Enum) -> Any:
-    """Store a member of the session's own Enum as the plain object it is: its class cannot look it up yet."""
-    if importable(type(member)):
-        return rebuild.wrapped, (type(member), member.value)
+def reduce_enum_member(reducers: Reducers, member: enum.Enum) -> Any:
+    """Store a member by its class, or as the plain object it is where the class is only being made."""
+    kind = type(member)
+    if reducers.elsewhere(kind) is not None:
+        if kind._member_map_.get(member._name_) is member:
+            return rebuild.enum_member, (kind, member._name_)
+        return rebuild.wrapped, (kind, member.value)
+    if importable(kind):
+        return rebuild.wrapped, (kind, member.value)
     reduced: tuple[Any, ...] = typing.cast("tuple[Any, ...]", object.__reduce_ex__(member, 4))
     new, arguments, state = reduced[:3]
     if new.__name__ != "__newobj__":

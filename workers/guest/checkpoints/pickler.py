@@ -13,6 +13,7 @@ import types
 from typing import TYPE_CHECKING, Any
 
 from . import definitions, rebuild, recipes, sources
+from .definitions import importable
 from .hooks import HookTimeout, Watch
 
 if TYPE_CHECKING:
@@ -32,6 +33,13 @@ _SAFE_ITERATORS: frozenset[type] = frozenset({type(iter([])), type(iter({}.items
 _PARTS = range(2, 7)
 
 
+# How instances of library classes are stored, by the identity of the class: it lives as long as the process.
+_of_libraries: dict[int, tuple[type, Reducer]] = {}
+
+# Containers that are attributes of library classes: instances in every unit lead to them, and none owns them.
+library_values: list[Any] = []
+
+
 class Finding:
     """One object that could not be kept, or that a recipe will remake."""
 
@@ -49,30 +57,35 @@ class Reducers:
 
     namespace: dict[str, Any]
 
-    def begin(self, namespace: dict[str, Any], watch: Watch) -> None:
-        """Set up for one dump of `namespace`."""
+    def begin(self, namespace: dict[str, Any], watch: Watch, table: Any) -> None:
+        """Set up for one checkpoint of `namespace`."""
         self.namespace = namespace
         self.watch = watch
-        self.findings: list[Finding] = []
-        self.used_sources: set[str] = set()
+        self.elsewhere: Any = table
+        """Returns a persistent id for what is stored in another unit."""
         self.deep = False
-        self._cells: dict[int, types.CellType] = {}
+        self.begin_unit()
         self._sentinels: dict[int, tuple[types.ModuleType, str]] | None = None
         # By identity: the hash of a type is its metaclass's business.
         self._by_type: dict[int, tuple[type, Reducer]] = {}
 
+    def begin_unit(self) -> None:
+        """Set up for the next unit."""
+        self.findings: list[Finding] = []
+        self.used_sources: set[str] = set()
+        self.code: set[tuple[str, int, str]] = set()
+        self._cells: dict[int, types.CellType] = {}
+
     def finish(self) -> None:
         """Let go of every value seen."""
-        self.findings = []
-        self._cells = {}
+        self.begin_unit()
         self._by_type = {}
+        del self.elsewhere
 
     def reducer_override(self, thing: Any) -> Any:
         """Return how to store `thing`; `NotImplemented` leaves it to the pickler."""
         kind = type(thing)
-        known = self._by_type.get(id(kind))
-        if known is None:
-            known = self._by_type[id(kind)] = kind, _choose(kind)
+        known = _of_libraries.get(id(kind)) or self._by_type.get(id(kind)) or self._learn(kind)
         try:
             return known[1](self, thing)
         except (RecursionError, MemoryError) as error:
@@ -83,6 +96,20 @@ class Reducers:
             return self.lose(thing, f"its pickling hook ran for more than {self.watch.seconds:g} seconds")
         except BaseException as error:
             return self.lose(thing, _say(error))
+
+    def _learn(self, kind: type) -> tuple[type, Reducer]:
+        known = kind, _choose(kind)
+        if not importable(kind):
+            self._by_type[id(kind)] = known
+            return known
+        _of_libraries[id(kind)] = known
+        for base in kind.__mro__:
+            if importable(base):
+                for value in list(vars(base).values()):
+                    if type(value) in (list, dict, set):
+                        library_values.append(value)
+                        self.elsewhere.never(value)
+        return known
 
     def lose(self, thing: Any, why: str, what: str | None = None, where: str = "") -> Any:
         """Leave `thing` behind: what is stored says what it was and why it is gone."""
@@ -111,7 +138,8 @@ class Reducers:
         return self._sentinels.get(id(thing))
 
     def origin(self, code: types.CodeType) -> sources.Origin | None:
-        """Return where `code` is defined, and keep that source in the image."""
+        """Return where `code` is defined, and keep that source in the checkpoint."""
+        self.code.add((code.co_filename, code.co_firstlineno, code.co_qualname))
         origin = sources.origin(code)
         if origin is not None:
             self.used_sources.add(origin[0])
@@ -147,7 +175,7 @@ class PyPickler(Reducers, pickle._Pickler):
     def save(self, thing: Any, save_persistent_id: bool = True) -> None:  # noqa: FBT001, FBT002 - the base's signature
         """Store `thing`; as the base does, but with calls that Python makes without the C stack, which is bounded."""
         base: Any = super()
-        if type(thing) not in _PLAIN and id(thing) not in self.memo:
+        if type(thing) not in _PLAIN and id(thing) not in self.memo and self.persistent_id(thing) is None:
             reduced = self.reducer_override(thing)
             if isinstance(reduced, tuple):
                 make, arguments, state, items, pairs, setter = (*reduced, None, None, None, None)[:6]

@@ -28,9 +28,12 @@ if typing.TYPE_CHECKING:
 
 _registry = types.ModuleType(sources.REBUILD, "Functions that namespace images call.")
 
-# Of the image being loaded: where each lost object hung, and the stand-ins made so far.
+# Of the unit being loaded: where each lost object hung, and the stand-ins made so far.
 places: dict[int, str] = {}
 stand_ins: list[Lost] = []
+
+# Files, lines and names of the code objects made so far.
+codes: set[tuple[str, int, str]] = set()
 
 # Classes that came out of an image. Their `__init_subclass__` already ran, in the session's past.
 _rebuilt_classes: weakref.WeakSet[type] = weakref.WeakSet()
@@ -38,13 +41,14 @@ _rebuilt_classes: weakref.WeakSet[type] = weakref.WeakSet()
 
 @contextmanager
 def loading(known_places: dict[int, str]) -> Iterator[None]:
-    """Load one image: `known_places` says where the objects that were left behind hung."""
+    """Load one unit: `known_places` says where the objects that were left behind hung."""
     places.update(known_places)
     try:
         yield
     finally:
         places.clear()
         stand_ins.clear()
+        codes.clear()
 
 
 def install() -> None:
@@ -73,6 +77,7 @@ def lost(what: str, why: str, where: str | int) -> Lost:
 @rebuilder
 def code(magic: str, fields: tuple[Any, ...], origin: sources.Origin | None) -> types.CodeType:
     """Make a code object; where the bytecode is another Python's, from the stored source instead."""
+    codes.add((fields[10], fields[13], fields[12]))
     if magic == importlib.util.MAGIC_NUMBER.hex():
         return types.CodeType(*fields)
     return sources.recompile(magic, fields, origin)
@@ -296,6 +301,11 @@ def property_(kind: type, getter: Any, setter: Any, deleter: Any, doc: str | Non
 @rebuilder
 def attribute(owner: Any, name: str) -> Any:
     return getattr(owner, name)
+
+
+@rebuilder
+def enum_member(kind: Any, name: str) -> Any:
+    return kind._member_map_[name]
 
 
 @rebuilder

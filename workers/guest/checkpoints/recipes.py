@@ -14,7 +14,7 @@ import types
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from . import definitions, live, rebuild
+from . import arrays, definitions, live, rebuild
 from .lost import Lost, describe
 
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ def reduce_weak_set(_reducers: Reducers, items: weakref.WeakSet[Any]) -> Any:
 REDUCERS: dict[type, Recipe] = {
     **live.REDUCERS,
     Lost: reduce_lost,
+    arrays.Detached: arrays.reduce_detached,
     types.GeneratorType: _refuse_suspended,
     types.CoroutineType: _refuse_suspended,
     types.AsyncGeneratorType: _refuse_suspended,
@@ -107,6 +108,9 @@ _BY_BASE: list[tuple[type, Recipe]] = [
 
 # The same, for libraries that are looked up only once the session has imported them.
 _BY_LIBRARY: list[tuple[str, str, Recipe]] = [
+    ("numpy", "ndarray", arrays.reduce_array),
+    ("pandas._libs.internals", "Block", arrays.reduce_holder),
+    ("pandas._libs.arrays", "NDArrayBacked", arrays.reduce_holder),
     ("asyncio.mixins", "_LoopBoundMixin", live.reduce_loop_bound),
     ("sqlite3", "Connection", live.reduce_connection),
     ("sqlite3", "Cursor", refuse("cursors do not survive a restore; run the query again")),

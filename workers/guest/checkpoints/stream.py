@@ -1,12 +1,13 @@
-"""The pickle stream of an image: one segment per name, one memo for all.
+"""The pickle stream of a unit: one segment per root, one memo for all of them.
 
-1. A value bound to two names is stored once, because segments share the pickler's memo.
+1. Within a unit, a value met twice is stored once: segments share the pickler's memo.
 2. A segment that fails, when written or when read, costs itself and not the others.
-3. Live objects (the namespace itself, the standard streams, ...) are in the memo before the first segment, so
-   that every reference to one, wherever it hides, leads to the live one after a restore.
+3. What has a unit of its own, and what belongs to the runtime (the namespace itself, the standard streams, ...), is
+   stored as a persistent id, wherever it hides.
 
 A segment is a pickle of a list holding the value. The list is the first thing the segment memoizes, which tells
-where its memo entries begin.
+where its memo entries begin. The frames that pickle puts around its opcodes are taken out, so that a change in one
+place moves nothing elsewhere; a reader puts one around each segment.
 """
 
 from __future__ import annotations
@@ -15,16 +16,16 @@ import io
 import pickle
 import struct
 import sys
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .lost import Lost
-from .pickler import PROTOCOL, CPickler, Finding, PyPickler
+from .pickler import PROTOCOL, CPickler, Finding, PyPickler, Reducers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from .hooks import Watch
-    from .image import Header
 
 # Buffers below this stay inside the stream: a buffer of its own costs a page and a mapping.
 IN_BAND = 32 << 10
@@ -34,51 +35,123 @@ IN_BAND = 32 << 10
 DEEP = 2_000_000
 
 _INT = struct.Struct("<i")
-
-
-def _by_key(key: str) -> bytes:
-    """Opcodes that look up the live object `key` and give it the next memo entry."""
-    text = key.encode()
-    return pickle.SHORT_BINUNICODE + bytes([len(text)]) + text + pickle.BINPERSID + pickle.MEMOIZE + pickle.POP
+_FRAME = struct.Struct("<Q")
+_FRAME_OPCODE = pickle.FRAME[0]
+_HEAD = 2
+_FRAME_HEAD = 9
 
 
 def _by_number(number: int) -> bytes:
-    return pickle.BININT + _INT.pack(number) + pickle.BINPERSID + pickle.MEMOIZE + pickle.POP
+    """Opcodes that give the next memo entry what entry `number` was; negative, so that no root has that number."""
+    return pickle.BININT + _INT.pack(-1 - number) + pickle.BINPERSID + pickle.MEMOIZE + pickle.POP
+
+
+def without_frames(data: bytes) -> bytes:
+    """Return one pickle without its frames."""
+    parts = [data[:_HEAD]]
+    at, size = _HEAD, len(data)
+    while at < size:
+        if data[at] == _FRAME_OPCODE:
+            (length,) = _FRAME.unpack_from(data, at + 1)
+            at += _FRAME_HEAD
+            end = at + length
+        else:
+            # What is too large for a frame stands between two of them, after opcode and length.
+            end = at + _unframed(data, at)
+        parts.append(data[at:end])
+        at = end
+    return b"".join(parts)
+
+
+#: Bytes of the length behind each opcode that may stand outside a frame.
+_LENGTHS = {
+    pickle.BINBYTES8[0]: 8,
+    pickle.BINUNICODE8[0]: 8,
+    pickle.BYTEARRAY8[0]: 8,
+    pickle.BINBYTES[0]: 4,
+    pickle.BINUNICODE[0]: 4,
+}
+
+
+def _unframed(data: bytes, at: int) -> int:
+    width = _LENGTHS.get(data[at])
+    if width is None:
+        return 1
+    return 1 + width + int.from_bytes(data[at + 1 : at + 1 + width], "little")
+
+
+@dataclass(slots=True)
+class Written:
+    """One unit as it was pickled."""
+
+    stream: bytes
+    ends: list[int]
+    """Where each root's segment ends."""
+    buffers: list[memoryview]
+    buffer_ends: list[int]
+    findings: list[Finding]
+    found_in: list[int]
+    """How many of the findings were made by the end of each root's segment."""
+    failures: dict[int, str]
+    """Roots that could not be stored at all, and why."""
+    sources: set[str] = field(default_factory=set)
+    code: frozenset[tuple[str, int, str]] = frozenset()
 
 
 class Writer:
-    """Writes segments that share one memo; a segment that fails leaves nothing behind."""
+    """Pickles the units of one checkpoint."""
 
-    def __init__(self, namespace: dict[str, Any], live: Mapping[str, object], watch: Watch) -> None:
+    def __init__(self, namespace: dict[str, Any], table: Any, watch: Watch) -> None:
         self._file = io.BytesIO()
-        self.buffers: list[memoryview] = []
-        self._pickler = CPickler(self._file, PROTOCOL, buffer_callback=self._take_buffer)
-        self._pickler.begin(namespace, watch)
-        memo: dict[int, tuple[int, Any]] = {}
-        for key, thing in live.items():
-            if id(thing) not in memo:
-                memo[id(thing)] = len(memo), thing
-                self._file.write(_by_key(key))
-        self._pickler.memo = memo
-        self.seed_memo = len(memo)
+        self._table = table
+        self._buffers: list[memoryview] = []
+        # The C pickler calls a table that is an attribute of its class without making a method of it first.
+        kind = type("Pickler", (CPickler,), {"persistent_id": table})
+        self._pickler: Any = kind(self._file, PROTOCOL, buffer_callback=self._take_buffer)
+        self._pickler.begin(namespace, watch, table)
+
+    def write(self, values: list[Any], stand_in: Callable[[int, str], Lost]) -> Written:
+        """Pickle the roots of one unit; never raises for what they do, and stores `stand_in(which, why)` instead."""
+        pickler = self._pickler
+        pickler.clear_memo()
+        pickler.begin_unit()
+        self._buffers = []
+        parts: list[bytes] = []
+        made = Written(b"", [], self._buffers, [], pickler.findings, [], {})
+        size = 0
+        for which, value in enumerate(values):
+            self._file.seek(0)
+            self._file.truncate()
+            try:
+                self._segment(value)
+            except BaseException as error:
+                made.failures[which] = why = f"it could not be stored: {type(error).__name__}: {error}"
+                self._segment(stand_in(which, why))
+            parts.append(without_frames(self._file.getvalue()))
+            size += len(parts[-1])
+            made.ends.append(size)
+            made.buffer_ends.append(len(self._buffers))
+            made.found_in.append(len(pickler.findings))
+        made.stream = parts[0] if len(parts) == 1 else b"".join(parts)
+        made.sources = pickler.used_sources
+        made.code = frozenset(pickler.code)
+        return made
+
+    def close(self) -> None:
+        """Let go of every value: the pickler and its callback would keep them until the next collection."""
+        self._pickler.clear_memo()
+        self._pickler.finish()
+        del self._pickler
+        self._buffers = []
 
     @property
-    def findings(self) -> list[Finding]:
-        """What so far could not be kept as it is, in the order of the numbers in the stream."""
-        return self._pickler.findings
+    def reducers(self) -> Reducers:
+        """The pickler, as what decides how things are stored."""
+        return self._pickler  # type: ignore[no-any-return]
 
-    @property
-    def used_sources(self) -> set[str]:
-        """Keys of the sources of the code objects written so far."""
-        return self._pickler.used_sources
-
-    def write(self, value: Any) -> int:
-        """Write one segment and return where it ends.
-
-        Raises what pickling raised, with everything as it was before the call.
-        """
-        start = self._file.tell()
-        before = start, len(self.buffers), len(self.findings)
+    def _segment(self, value: Any) -> None:
+        """Write one segment; raises what pickling raised, with everything as it was before the call."""
+        before = len(self._buffers), len(self._pickler.findings)
         box = [value]
         try:
             self._pickler.dump(box)
@@ -88,39 +161,28 @@ class Writer:
         except BaseException:
             self._undo(box, *before)
             raise
-        return self._file.tell()
-
-    def stream(self) -> bytes:
-        """Return everything written."""
-        return self._file.getvalue()
-
-    def close(self) -> None:
-        """Let go of every value: the pickler and its callback would keep them until the next collection."""
-        self._pickler.clear_memo()
-        self._pickler.finish()
-        del self._pickler
-        self.buffers = []
 
     def _take_buffer(self, buffer: pickle.PickleBuffer) -> bool:
         raw = buffer.raw()
         if raw.nbytes < IN_BAND:
             return True
-        self.buffers.append(raw)
+        self._buffers.append(raw)
         return False
 
-    def _undo(self, box: list[Any], start: int, buffers: int, findings: int) -> None:
+    def _undo(self, box: list[Any], buffers: int, findings: int) -> None:
         memo: dict[int, tuple[int, Any]] = self._pickler.memo.copy()
         if id(box) in memo:
             first = memo[id(box)][0]
             self._pickler.memo = {key: entry for key, entry in memo.items() if entry[0] < first}
-        self._file.seek(start)
+        self._file.seek(0)
         self._file.truncate()
-        del self.buffers[buffers:]
-        del self.findings[findings:]
+        del self._buffers[buffers:]
+        del self._pickler.findings[findings:]
 
-    def _write_deep(self, box: list[Any], start: int, buffers: int, findings: int) -> None:
-        deep = PyPickler(self._file, PROTOCOL, buffer_callback=self._take_buffer)
+    def _write_deep(self, box: list[Any], buffers: int, findings: int) -> None:
+        deep: Any = PyPickler(self._file, PROTOCOL, buffer_callback=self._take_buffer)
         vars(deep).update(vars(self._pickler))
+        deep.persistent_id = self._table
         deep.deep = True
         deep.memo = self._pickler.memo.copy()
         limit = sys.getrecursionlimit()
@@ -128,7 +190,7 @@ class Writer:
         try:
             deep.dump(box)
         except BaseException:
-            self._undo(box, start, buffers, findings)
+            self._undo(box, buffers, findings)
             raise
         finally:
             sys.setrecursionlimit(limit)
@@ -155,16 +217,19 @@ class _Unpickler(pickle.Unpickler):
 
 
 class Reader:
-    """Reads the segments of an image in order; after one that fails, the next goes on."""
+    """Reads the segments of one unit in order; after one that fails, the next goes on."""
 
-    def __init__(self, header: Header, stream: memoryview, buffers: Sequence[Any], live: Mapping[str, object]) -> None:
-        self._header = header
+    def __init__(
+        self, stream: bytes, ends: Sequence[tuple[int, int]], buffers: Sequence[Any], look_up: Callable[[Any], Any]
+    ) -> None:
+        """`ends` has where each segment ends in the stream, and how many buffers are used up by then."""
+        self._ends = ends
         self._stream = stream
         self._buffers = buffers
-        self._live = live
+        self._outside = look_up
         self._memo: list[Any] = []
         self._boxes: dict[int, list[Any]] = {}
-        self._unpickler = _Unpickler(bytes(stream), iter(buffers), self._look_up)
+        self._unpickler = _Unpickler(self._framed(0), iter(buffers), self._look_up)
 
     def read(self, number: int) -> Any:
         """Return the value of segment `number`, the next one; raises whatever its loading raised."""
@@ -177,31 +242,37 @@ class Reader:
         return box[0]
 
     def _look_up(self, pid: Any) -> Any:
-        if isinstance(pid, int):
-            return self._memo[pid]
-        try:
-            return self._live[pid]
-        except KeyError:
-            return Lost(f"the live object {pid!r}", "nothing of this name is here")
+        if isinstance(pid, int) and pid < 0:
+            return self._memo[-1 - pid]
+        return self._outside(pid)
+
+    def _framed(self, first: int) -> bytes:
+        """Return the segments from `first` on, each in one frame: an opcode is then no read of its own."""
+        parts: list[bytes] = []
+        for number in range(first, len(self._ends)):
+            segment = self._segment(number)
+            parts += segment[:_HEAD], pickle.FRAME, _FRAME.pack(len(segment) - _HEAD), segment[_HEAD:]
+        return b"".join(parts)
 
     def _skip(self, number: int) -> None:
         """Go on after a failed segment with a memo in which stand-ins take the places of its objects."""
-        segments = self._header.segments
+        if number + 1 == len(self._ends):
+            return
         reached: dict[int, Any] = self._unpickler.memo.copy()
         first = self._first_entry(number, reached)
         memo = [reached[entry] for entry in range(first)]
-        part = Lost(f"part of {segments[number].name!r}", "the value it belongs to could not be restored")
+        part = Lost("part of another value", "the value it belongs to could not be restored")
         self._replay(memo, self._segment(number), part)
         self._memo = memo
         self._boxes = {}
         prologue = b"".join(map(_by_number, range(len(memo))))
-        rest = prologue + bytes(self._stream[segments[number].end :])
-        self._unpickler = _Unpickler(rest, iter(self._buffers[segments[number].buffers :]), self._look_up)
+        rest = prologue + self._framed(number + 1)
+        self._unpickler = _Unpickler(rest, iter(self._buffers[self._ends[number][1] :]), self._look_up)
 
     def _first_entry(self, number: int, memo: dict[int, Any]) -> int:
         """Return the number of memo entries there were before segment `number`."""
         if not number:
-            return self._header.seed_memo
+            return 0
         previous = number - 1
         if previous not in self._boxes:
             return len(self._memo)
@@ -211,9 +282,8 @@ class Reader:
         return entry + len(made)
 
     def _segment(self, number: int) -> bytes:
-        segments = self._header.segments
-        begin = segments[number - 1].end if number else self._header.seeds
-        return bytes(self._stream[begin : segments[number].end])
+        begin = self._ends[number - 1][0] if number else 0
+        return self._stream[begin : self._ends[number][0]]
 
     def _replay(self, memo: list[Any], segment: bytes, part: Lost) -> None:
         """Append what a failed segment would have memoized: texts and named things are known without running it.

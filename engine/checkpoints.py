@@ -1,0 +1,291 @@
+"""Checkpoints as they are recorded: what a step added to the one before, and what the steps up to it add up to.
+
+1. A checkpoint is plain data. Its bytes, which are code, are only named here; nobody but a confined guest loads them.
+2. What a guest says of it is not believed: every extent lies in a pack that is stored.
+3. Bytes first, then the step that names them: a recorded checkpoint can always be put together.
+
+A step holds a `Recorded`. It is whole, or it adds to that of its ``base``; a whole one comes every so often, so that a
+restore reads few of them. New bytes of a checkpoint are its *pack*: in the record itself while they are
+few, else a blob.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from .errors import PerdureError
+from .records import NameReport
+
+if TYPE_CHECKING:
+    from .blobs import BlobStore
+    from .durable import Promises
+
+__all__ = ["FORMAT", "INTERNAL_NAMES", "CheckpointUnusable", "Composed", "Delta", "Recorded", "compose", "recorded"]
+
+FORMAT = 2
+#: Names that the guest keeps for itself in the namespace: histories, which are no variables of the user.
+INTERNAL_NAMES = frozenset({
+    "_", "__", "___", "_i", "_ii", "_iii", "In", "Out", "_ih", "_oh", "_exit_code", "_exception",
+})  # fmt: skip
+#: What begins the names of state of the process.
+_AMBIENT = "\0"
+#: What marks a pack or a manifest that is in the record itself.
+_INLINE = "inline:"
+
+type Extent = tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]
+"""(pack, offset, length)."""
+
+
+class CheckpointUnusable(PerdureError):
+    """A recorded checkpoint cannot be put together; the message says what is missing, or which version can."""
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _Unit(_Model):
+    roots: list[tuple[int, str, int, int, int]]
+    stream: list[Extent]
+    buffers: list[tuple[int, bool, list[Extent]]] = []
+    refs: list[int] = []
+    places: dict[str, str] = {}
+    sources: list[str] = []
+
+    def extents(self) -> Iterator[Extent]:
+        yield from self.stream
+        for _size, _readonly, extents in self.buffers:
+            yield from extents
+
+
+class Delta(_Model):
+    """What a guest says changed since its last checkpoint (``since``); 0 is the birth of its process."""
+
+    format: Literal[2]
+    generation: Annotated[int, Field(ge=1)]
+    since: Annotated[int, Field(ge=0)]
+    python: str = ""
+    magic: str = ""
+    names: dict[str, Any] = {}
+    gone: list[str] = []
+    order: list[str] | None = None
+    units: dict[str, _Unit] = {}
+    dead: list[int] = []
+    losses: dict[str, tuple[Literal["lost", "rebuilt"], str, str] | None] = {}
+    early: dict[str, Any] = {}
+    runtime: dict[str, Any] = {}
+    texts: dict[str, list[Extent] | None] = {}
+    pack: Annotated[int, Field(ge=0)] = 0
+
+
+class Recorded(_Model):
+    """A checkpoint as its step holds it."""
+
+    format: Literal[2] = 2
+    #: The step whose checkpoint this one adds to; None: it is whole.
+    base: str | None = None
+    #: How many records are read to put it together.
+    depth: int = 1
+    generation: int
+    python: str
+    #: What it adds, or all there is: in here, or as the reference of a blob.
+    data: dict[str, Any] | str
+    #: Where packs are: (blob or inline bytes, offset in it, size), by number. One that adds has at most its own.
+    packs: dict[str, tuple[str, int, int]] = {}
+    #: The workspace's tree; None: that of the base.
+    workspace: dict[str, Any] | None = None
+    names: int = 0
+    size: int = 0
+    lost: int = 0
+
+    def references(self) -> list[str]:
+        """Return the blobs that it names, those of its workspace apart."""
+        named = [place for place, _offset, _size in self.packs.values() if not place.startswith(_INLINE)]
+        return [*named, self.data] if isinstance(self.data, str) else named
+
+
+def recorded(step: dict[str, Any]) -> Recorded | None:
+    """Return the checkpoint in the value of a step, if it has one. Raises CheckpointUnusable."""
+    held = step.get("checkpoint")
+    if held is None:
+        return None
+    version = held.get("format") if isinstance(held, dict) else None
+    if version != FORMAT:
+        msg = (
+            f"the checkpoint has format {version!r}, and this Perdure reads format {FORMAT}: run the one that wrote it"
+        )
+        raise CheckpointUnusable(msg)
+    try:
+        return Recorded.model_validate(held)
+    except ValidationError as exc:
+        msg = f"a recorded checkpoint cannot be read: {exc.errors(include_url=False, include_input=False)[0]}"
+        raise CheckpointUnusable(msg) from None
+
+
+@dataclass(slots=True)
+class Composed:
+    """A whole checkpoint: what a guest is given, where its packs are, and the workspace's tree."""
+
+    generation: int = 0
+    python: str = ""
+    magic: str = ""
+    names: dict[str, Any] = field(default_factory=dict)
+    units: dict[str, dict[str, Any]] = field(default_factory=dict)
+    losses: dict[str, Any] = field(default_factory=dict)
+    early: dict[str, Any] = field(default_factory=dict)
+    runtime: dict[str, Any] = field(default_factory=dict)
+    texts: dict[str, list[Extent]] = field(default_factory=dict)
+    packs: dict[int, tuple[str, int, int]] = field(default_factory=dict)
+    workspace: dict[str, Any] | None = None
+
+    def apply(self, data: dict[str, Any], packs: dict[int, tuple[str, int, int]]) -> None:
+        """Add what a checkpoint changed. Raises ValueError for what does not fit, with nothing changed."""
+        delta = Delta.model_validate(data)
+        known = {**self.packs, **packs}
+        for extent in _extents(delta):
+            _check(extent, known)
+        if delta.since != self.generation:
+            msg = f"a checkpoint adds to generation {delta.since}, and the last one is {self.generation}"
+            raise ValueError(msg)
+        names = {name: value for name, value in self.names.items() if name not in set(delta.gone)} | delta.names
+        if delta.order is not None:
+            if names.keys() != set(delta.order) or len(names) != len(delta.order):
+                msg = "a checkpoint puts other names in order than it has"
+                raise ValueError(msg)
+            names = {name: names[name] for name in delta.order}
+        self.names = names
+        self.packs = known
+        self.generation = delta.generation
+        self.python, self.magic = delta.python or self.python, delta.magic or self.magic
+        dead = set(map(str, delta.dead))
+        self.units = {number: unit for number, unit in self.units.items() if number not in dead} | data.get("units", {})
+        for what in ("losses", "early", "runtime", "texts"):
+            setattr(self, what, _merged(getattr(self, what), data.get(what, {})))
+
+    def manifest(self) -> dict[str, Any]:
+        """Return it as data, as a guest is given it."""
+        held = ("generation", "python", "magic", "names", "units", "losses", "early", "runtime", "texts")
+        return {"format": FORMAT, **{key: getattr(self, key) for key in held}}
+
+    def whole(self) -> dict[str, Any]:
+        """Return it as the data of a record that is whole."""
+        return {**self.manifest(), "since": 0}
+
+    def needed(self) -> dict[int, tuple[str, int, int]]:
+        """Return the packs that something refers to."""
+        used = {extent[0] for extents in self._every() for extent in extents}
+        return {number: place for number, place in self.packs.items() if number in used}
+
+    def _every(self) -> Iterator[Any]:
+        yield from self.texts.values()
+        for unit in self.units.values():
+            yield unit["stream"]
+            for buffer in unit.get("buffers", ()):
+                yield buffer[2]
+
+    def size(self) -> int:
+        """Return how many bytes all values have."""
+        return sum(root[4] for unit in self.units.values() for root in unit["roots"])
+
+    def reports(self) -> list[NameReport]:
+        """Return what became of each variable of the user's."""
+        roots = {root[0]: root for unit in self.units.values() for root in unit["roots"]}
+        made = []
+        for escaped, value in self.names.items():
+            name = _unescaped(escaped)
+            if escaped.startswith(_AMBIENT) or name in INTERNAL_NAMES or (name[:2] == "__" == name[-2:]):
+                continue
+            kind, size = _described(value, roots, self.names)
+            status, why, where = self.losses.get(name, ("kept", "", ""))
+            made.append(NameReport(name=name, type=kind, size=size, status=status, why=why, where=where))
+        return made
+
+
+def _merged(table: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in (table | changes).items() if value is not None} if changes else table
+
+
+def _extents(delta: Delta) -> Iterator[Extent]:
+    for unit in delta.units.values():
+        yield from unit.extents()
+    for extents in delta.texts.values():
+        yield from extents or ()
+
+
+def _check(extent: Extent, packs: dict[int, tuple[str, int, int]]) -> None:
+    pack, offset, length = extent
+    if pack not in packs or offset + length > packs[pack][2]:
+        msg = f"a checkpoint refers to bytes {offset} to {offset + length} of pack {pack}, which are not there"
+        raise ValueError(msg)
+
+
+_KINDS = {"i": "int", "f": "float", "s": "str", "b": "bytes", "c": "complex", "m": "module"}
+
+
+def _described(value: Any, roots: dict[int, Any], names: dict[str, Any]) -> tuple[str, int]:
+    """Return type and size of a name's value, from how a manifest has it."""
+    if isinstance(value, dict) and "=" in value:
+        value = names.get(value["="])
+    if isinstance(value, list):
+        root = roots.get(value[0]) if value else None
+        return (root[1], root[4]) if root else ("object", 0)
+    if not isinstance(value, dict):
+        return type(value).__name__, len(json.dumps(value))
+    ((kind, content),) = value.items()
+    if kind == "g":
+        return str(content[2]), 0
+    return _KINDS.get(kind, "object"), len(str(content))
+
+
+def _unescaped(name: str) -> str:
+    if not name.startswith("\1"):
+        return name
+    return bytes.fromhex(name[1:]).decode("utf-8", "backslashreplace")
+
+
+def inline(data: bytes) -> str:
+    """Return bytes as a record holds them itself."""
+    return _INLINE + base64.b64encode(data).decode("ascii")
+
+
+async def fetch(place: str, blobs: BlobStore) -> bytes:
+    """Return the bytes that `inline` or a blob's reference stands for. Raises BlobMissing, BlobDamaged."""
+    if place.startswith(_INLINE):
+        return base64.b64decode(place.removeprefix(_INLINE), validate=True)
+    return await blobs.get(place)
+
+
+async def compose(promises: Promises, blobs: BlobStore, value: dict[str, Any]) -> Composed | None:
+    """Return what the steps up to the one with this value add up to; None if it has no checkpoint.
+
+    Raises CheckpointUnusable, BlobMissing, BlobDamaged.
+    """
+    held = recorded(value)
+    if held is None:
+        return None
+    chain = [held]
+    while chain[-1].base is not None:
+        step = await promises.get(chain[-1].base)
+        before = recorded(step.value) if step is not None and isinstance(step.value, dict) else None
+        if before is None:
+            msg = f"the checkpoint adds to {chain[-1].base}, which is gone: restore the state from a backup"
+            raise CheckpointUnusable(msg)
+        chain.append(before)
+    composed = Composed()
+    for each in reversed(chain):
+        data = each.data if isinstance(each.data, dict) else json.loads(await blobs.get(each.data))
+        packs = {int(number): place for number, place in each.packs.items()}
+        try:
+            composed.apply(data, packs)
+        except (ValueError, ValidationError) as exc:
+            msg = f"a recorded checkpoint cannot be put together: {exc}"
+            raise CheckpointUnusable(msg) from None
+        if each.workspace is not None:
+            composed.workspace = each.workspace
+    return composed

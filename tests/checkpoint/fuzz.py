@@ -1,0 +1,123 @@
+"""Runs random programs: a checkpoint after every statement, restored into a fresh namespace and compared.
+
+    python -m tests.checkpoint.fuzz SEED STEPS [tier1]
+
+The namespace that lives on is compared with what comes back from the deltas that its steps sent: the whole graph, with
+who is whose alias. With ``tier1`` only what the code can have touched by name is looked at, none of the small units
+that are otherwise looked at every time: that is the part that can miss something.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import io
+import json
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def load_guest() -> Any:
+    """Load the guest's runtime by path, as a guest does; returns its module of checkpoints."""
+    if "_perdure_guest" not in sys.modules:
+        folder = ROOT / "workers" / "guest"
+        spec = importlib.util.spec_from_file_location(
+            "_perdure_guest", folder / "__init__.py", submodule_search_locations=[str(folder)]
+        )
+        assert spec is not None
+        assert spec.loader is not None
+        package = importlib.util.module_from_spec(spec)
+        sys.modules["_perdure_guest"] = package
+        spec.loader.exec_module(package)
+    return importlib.import_module("_perdure_guest.checkpoint")
+
+
+class Different(AssertionError):
+    """What came back is not what was there."""
+
+
+def run(seed: int, steps: int, *, tier1: bool = False) -> int:
+    """Run one program of so many steps; returns the bytes of its deltas. Raises Different."""
+    from perdure.engine.checkpoints import Composed
+
+    from .graph import draw
+    from .programs import PRELUDE, Program
+
+    checkpoint = load_guest()
+    touched = importlib.import_module("_perdure_guest.checkpoints.touched")
+    keeper: Any = importlib.import_module("_perdure_guest.checkpoints.keeper")
+    looked_at, keeper.LOOKED_AT = keeper.LOOKED_AT, 0 if tier1 else keeper.LOOKED_AT
+    main = sys.modules["__main__"]
+    module = types.ModuleType("__main__")
+    sys.modules["__main__"] = module
+    namespace = vars(module)
+    protected = frozenset(namespace)
+    watcher = touched.Watcher(lambda _name: False)
+    checkpoints = checkpoint.Checkpoints(namespace, protected=protected)
+    composed, packs, size = Composed(), {}, 0
+    program = Program(seed)
+    source = PRELUDE
+    watcher.begin()
+    history = []
+    try:
+        for step in range(steps):
+            history.append(source)
+            with contextlib.suppress(Exception), contextlib.redirect_stdout(io.StringIO()):
+                exec(compile(source, f"<step {step}>", "exec"), namespace)
+            delta = checkpoints.save(watcher.take() if step else None)
+            data = json.loads(json.dumps(delta.data))
+            pack = b"".join(delta.chunks)
+            size += len(pack) + len(json.dumps(data))
+            if pack:
+                packs[data["generation"]] = bytearray(pack)
+            composed.apply(data, {data["generation"]: ("", 0, len(pack))} if pack else {})
+            back = types.ModuleType("__main__")
+            # What a restore does to memory must not reach what the next one starts from.
+            memory = {number: memoryview(bytearray(content)) for number, content in packs.items()}
+            sys.modules["__main__"] = back
+            checkpoint.Checkpoints(vars(back), protected=protected).restore(composed.manifest(), memory)
+            sys.modules["__main__"] = module
+            live, restored = draw(namespace), draw(vars(back))
+            if live != restored:
+                raise Different(_difference(seed, history, live, restored))
+            for number in packs.keys() - composed.needed().keys():
+                del packs[number]
+            source = program.statement()
+    finally:
+        sys.modules["__main__"] = main
+        keeper.LOOKED_AT = looked_at
+        sys.monitoring.free_tool_id(watcher._id)
+    return size
+
+
+def _difference(seed: int, history: list[str], live: str, restored: str) -> str:
+    pairs = [(one, other) for one, other in zip(live.splitlines(), restored.splitlines(), strict=False) if one != other]
+    shown = "\n".join(_where(one, other) for one, other in pairs[:3])
+    return f"seed {seed}, step {len(history) - 1}:\n" + "\n".join(history[-6:]) + f"\n{shown}"
+
+
+def _where(one: str, other: str) -> str:
+    at = next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), 0)
+    start = max(0, at - 60)
+    return f"  was {one[:40]} ... {one[start : at + 100]}\n  is  {other[:40]} ... {other[start : at + 100]}"
+
+
+def main() -> None:
+    """Run many programs from a seed on."""
+    seed, steps = int(sys.argv[1]), int(sys.argv[2])
+    length = 50
+    done = 0
+    while done < steps:
+        run(seed, length, tier1="tier1" in sys.argv)
+        done += length
+        seed += 1
+    print(f"{done} steps, no difference")
+
+
+if __name__ == "__main__":
+    main()

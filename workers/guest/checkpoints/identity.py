@@ -1,0 +1,188 @@
+"""Which object is which, whether bytes changed, and where a stream is cut: in C where it was built, else in Python.
+
+The pickler asks the table about every object. It answers with the persistent id of a *root* (an object that has a
+unit of its own), and notes every other object that can change together with the unit it was met in: met again in
+another unit, the two units are a *pair*, and must become one unit, or the object would come back as two.
+
+Both versions lead to checkpoints that hold the same values; the one in C is faster by far. Digests differ between the
+two, and never leave the process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.machinery
+import importlib.util
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["ASK", "COUNT", "DIGEST", "LIVE", "SKIP", "Table", "cuts", "digests", "native"]
+
+#: What a type is to the table: its instances are counted, never counted, or asked about one by one.
+COUNT: Final = 1
+SKIP: Final = 2
+ASK: Final = 3
+#: The unit of objects that are stored by name only: those of the runtime.
+LIVE: Final = -1
+NEVER: Final = -2
+#: Bytes of a digest.
+DIGEST: Final = 16
+
+#: Streams longer than this are cut at fixed places by the version in Python, which reads a megabyte in half a second.
+_SLOW_CUTS = 1 << 20
+
+_COUNTED = frozenset({dict, list, set})
+_SKIPPED = frozenset({str, int, float, tuple, bool, type(None), bytes, frozenset})
+
+
+class PythonTable:
+    """The table of identities; holds what it has seen until `forget`, so that no address is given twice."""
+
+    def __init__(self, judge_type: Callable[[type], int], judge_object: Callable[[Any], bool]) -> None:
+        self._judge_type = judge_type
+        self._judge_object = judge_object
+        self._roots: dict[int, tuple[Any, int]] = {}
+        self._seen: dict[int, tuple[Any, int]] = {}
+        self._types: dict[int, tuple[type, int]] = {}
+        self._joined: dict[int, int] = {}
+        self._unit = 0
+        self._hits: set[Any] = set()
+        self.pairs: set[tuple[int, int]] = set()
+
+    def __call__(self, thing: Any) -> Any:
+        """Return the persistent id of `thing`; None if it is stored where it is met."""
+        known = self._roots.get(id(thing))
+        if known is not None:
+            pid, unit = known
+            if unit in (self._unit, NEVER):
+                return None
+            if unit != LIVE:
+                self._hits.add(pid)
+            return pid
+        self._see(thing)
+        return None
+
+    def _see(self, thing: Any) -> None:
+        verdict = self._verdict(type(thing))
+        if verdict == SKIP:
+            return
+        known = self._seen.get(id(thing))
+        if known is None:
+            unit = self._unit if verdict == COUNT or self._judge_object(thing) else NEVER
+            self._seen.setdefault(id(thing), (thing, unit))
+        elif known[1] != NEVER:
+            unit = known[1]
+            while unit in self._joined:
+                unit = self._joined[unit]
+            if unit != self._unit:
+                self.pairs.add((unit, self._unit))
+
+    def _verdict(self, kind: type) -> int:
+        if kind in _COUNTED:
+            return COUNT
+        if kind in _SKIPPED:
+            return SKIP
+        known = self._types.get(id(kind))
+        if known is None:
+            known = self._types[id(kind)] = kind, self._judge_type(kind)
+        return known[1]
+
+    def begin(self, unit: int) -> set[Any]:
+        """Enter a unit; returns the set that its references to other roots will be in."""
+        self._unit = unit
+        self._hits = set()
+        return self._hits
+
+    def root(self, thing: Any, pid: Any, unit: int) -> None:
+        """Make `thing` (which is not held) a root of `unit`, met elsewhere as `pid`."""
+        self._roots[id(thing)] = pid, unit
+
+    def never(self, thing: Any) -> None:
+        """Never count `thing` as shared, wherever it is met; it must live on."""
+        self._roots.setdefault(id(thing), (None, NEVER))
+
+    def clear(self) -> None:
+        """Forget all roots."""
+        self._roots = {}
+
+    def join(self, old: int, into: int) -> None:
+        """From now on, what was met in unit `old` belongs to unit `into`."""
+        self._joined[old] = into
+
+    def forget(self) -> None:
+        """Let go of everything seen."""
+        self._joined.clear()
+        self.pairs.clear()
+        self._seen = {}
+
+
+def python_digests(data: Any, block: int) -> bytes:
+    """Return the digests of the blocks of `data` (0: of all of it), one after another."""
+    view = memoryview(data).cast("B")
+    block = block or max(1, len(view))
+    return b"".join(
+        hashlib.blake2b(view[start : start + block], digest_size=DIGEST).digest()
+        for start in range(0, len(view), block)
+    )
+
+
+def _gear() -> list[int]:
+    state, made = 88172645463325252, []
+    for _ in range(256):
+        state ^= state << 13 & 0xFFFFFFFFFFFFFFFF
+        state ^= state >> 7
+        state ^= state << 17 & 0xFFFFFFFFFFFFFFFF
+        made.append(state)
+    return made
+
+
+def python_cuts(data: Any, bits: int) -> list[int]:
+    """Return where the pieces of `data` end, of about ``1 << bits`` bytes each, decided by the bytes before the end."""
+    view = bytes(memoryview(data).cast("B"))
+    least, most = 1 << (bits - 2), 1 << (bits + 2)
+    size, ends = len(view), []
+    if size > _SLOW_CUTS:
+        return [*range(most, size, most), size]
+    gear, wrap = _gear(), 0xFFFFFFFFFFFFFFFF
+    mask = ((1 << bits) - 1) << (63 - bits)
+    start = 0
+    while start < size:
+        at, limit, number = min(start + least, size), min(start + most, size), 0
+        for byte in view[max(start, at - 64) : at]:
+            number = (number << 1) + gear[byte] & wrap
+        while at < limit:
+            number = (number << 1) + gear[view[at]] & wrap
+            at += 1
+            if not number & mask:
+                break
+        ends.append(at)
+        start = at
+    return ends
+
+
+def _load() -> Any:
+    """Load the extension by its path: the guest's runtime is no package that Python could find by name."""
+    if os.environ.get("PERDURE_PURE") == "1":
+        return None
+    folder = Path(__file__).parents[1] / "native"
+    for suffix in importlib.machinery.EXTENSION_SUFFIXES:
+        path = folder / f"_checkpoint{suffix}"
+        if path.exists():
+            spec = importlib.util.spec_from_file_location("_checkpoint", path)
+            if spec is not None and spec.loader is not None:
+                module = importlib.util.module_from_spec(spec)
+                spec.loader.exec_module(module)
+                return module
+    return None
+
+
+_native: Any = _load()
+#: Whether the version in C is used.
+native: Final[bool] = _native is not None
+Table: Any = _native.Table if native else PythonTable
+digests: Callable[[Any, int], bytes] = _native.digests if native else python_digests
+cuts: Callable[[Any, int], list[int]] = _native.cuts if native else python_cuts

@@ -1,0 +1,343 @@
+"""Making a namespace what a checkpoint holds, in place.
+
+1. Every name is there before any code runs.
+2. What cannot be loaded costs its own name, and speaks when it is used.
+3. The memory of the data is used for arrays without a copy where nothing else refers to it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from . import ambient, atoms, rebuild, report, sources
+from .keeper import AMBIENT, FORMAT, unescaped
+from .lost import Lost, describe, place
+from .pieces import Record, cut
+from .storage import Storage
+from .stream import Reader
+from .units import Root, Unit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from .hooks import Watch
+
+__all__ = ["CheckpointDamaged", "CheckpointError", "CheckpointTooNew", "CheckpointTooOld", "Loaded", "Restoration"]
+
+
+class CheckpointError(Exception):
+    """A checkpoint cannot be read."""
+
+
+class CheckpointDamaged(CheckpointError):
+    """The bytes are not a whole checkpoint: restore an older one."""
+
+
+class CheckpointTooNew(CheckpointError):
+    """The checkpoint was written by a newer Perdure: run that version, or a later one."""
+
+
+class CheckpointTooOld(CheckpointError):
+    """The checkpoint was written by a Perdure whose format is read no more."""
+
+
+def check_format(version: object) -> None:
+    """Raise what is to be said of a version of the format that this Perdure does not read."""
+    if type(version) is not int:
+        message = f"a checkpoint says it has format {version!r}"
+        raise CheckpointDamaged(message)
+    if version > FORMAT:
+        message = f"the checkpoint has format {version}, this Perdure reads format {FORMAT}"
+        raise CheckpointTooNew(message)
+    if version < FORMAT:
+        message = f"the checkpoint has format {version}, which is read no more (now {FORMAT}): run its code again"
+        raise CheckpointTooOld(message)
+
+
+@dataclass(slots=True)
+class Loaded:
+    """What the keeper of the next checkpoint must know of the one that was loaded."""
+
+    units: dict[int, Unit] = field(default_factory=dict)
+    ids: dict[str, int] = field(default_factory=dict)
+    texts: dict[str, tuple[int, int, Record]] = field(default_factory=dict)
+    text: dict[str, str] = field(default_factory=dict)
+    """The texts of the guest's own."""
+    reports: list[report.NameReport] = field(default_factory=list)
+
+
+class Restoration:
+    """One load: the process as it was, every name, then the order and the generators."""
+
+    def __init__(
+        self,
+        manifest: Mapping[str, Any],
+        packs: Mapping[int, memoryview],
+        namespace: dict[str, Any],
+        protected: frozenset[str],
+        live: Mapping[str, object],
+        watch: Watch,
+        *,
+        complete: bool,
+    ) -> None:
+        """`complete`: whether digests of buffers are needed, since pages that are written to cannot be told."""
+        check_format(manifest.get("format"))
+        self._manifest = manifest
+        self._packs = packs
+        self._namespace = namespace
+        self._protected = protected
+        self._live = live
+        self._watch = watch
+        self._complete = complete
+        self._loaded = Loaded()
+        self._names = {unescaped(name): value for name, value in manifest["names"].items()}
+        self._data = {int(number): data for number, data in manifest["units"].items()}
+        self._unit_of = {root[0]: number for number, data in self._data.items() for root in data["roots"]}
+        self._name_of = {value[0]: name for name, value in reversed(self._names.items()) if type(value) is list}
+        self._values: dict[int, Any] = {}
+        self._losses: dict[int, tuple[str, str]] = {}
+        self._check()
+        self._shared = _shared_extents(self._data.values())
+
+    def _check(self) -> None:
+        """Refuse extents that are not there, before anything is touched."""
+        lists = [data["stream"] for data in self._data.values()]
+        lists += [extents for data in self._data.values() for _size, _readonly, extents in data.get("buffers", ())]
+        lists += self._manifest["texts"].values()
+        for pack, offset, length in (extent for extents in lists for extent in extents):
+            if pack not in self._packs or not 0 <= offset <= offset + length <= len(self._packs[pack]):
+                message = f"a checkpoint refers to bytes {offset} to {offset + length} of part {pack}, which it has not"
+                raise CheckpointDamaged(message)
+
+    def run(self) -> Loaded:
+        """Load everything; raises nothing for what a value does."""
+        self._clear()
+        ambient.apply_early(self._manifest["early"])
+        self._take_texts()
+        bound: dict[str, Any] = {}
+        for name, atom in self._names.items():
+            if type(atom) is not list and name not in self._protected:
+                alias = atom.get("=") if isinstance(atom, dict) else None
+                bound[name] = bound[unescaped(alias)] if alias is not None else self._atom(name, atom)
+                self._bind(name, bound[name])
+        by_unit: dict[int, list[str]] = {}
+        for name, value in self._names.items():
+            if type(value) is list:
+                by_unit.setdefault(self._unit_of[value[0]], []).append(name)
+        for number in self._order():
+            self._load_unit(number)
+            for name in by_unit.get(number, ()):
+                self._bind(name, self._values[self._names[name][0]])
+        self._put_in_order()
+        self._finish_ambient()
+        self._report()
+        return self._loaded
+
+    def _clear(self) -> None:
+        for name in set(self._namespace) - self._protected:
+            del self._namespace[name]
+
+    def _bind(self, name: str, value: Any) -> None:
+        self._loaded.ids[name] = id(value)
+        if not name.startswith(AMBIENT) and name not in self._protected:
+            self._namespace[name] = value
+
+    def _atom(self, name: str, atom: Any) -> Any:
+        try:
+            return atoms.decode(atom, _found)
+        except BaseException as error:
+            what = " ".join(map(str, next(iter(atom.values())))) if isinstance(atom, dict) else name
+            return Lost(f"the import {what}", f"it could not be imported: {type(error).__name__}: {error}", name)
+
+    # -- texts ----------------------------------------------------------------------------------------------------
+
+    def _take_texts(self) -> None:
+        known: dict[str, tuple[str, str]] = {}
+        for escaped_key, extents in self._manifest["texts"].items():
+            key = unescaped(escaped_key)
+            data = self._bytes(extents)
+            text = data.decode("utf-8", "surrogatepass")
+            kind, _, rest = key.partition(":")
+            record = Record.loaded(memoryview(data), extents, cut(data), complete=True)
+            if kind == "source":
+                filename, _, source = text.partition("\0")
+                known[rest] = filename, source
+                self._loaded.texts[key] = 0, 0, record
+            else:
+                self._loaded.text[rest] = text
+                self._loaded.texts[key] = len(text), hash(text), record
+        sources.remember(known)
+
+    # -- units ----------------------------------------------------------------------------------------------------
+
+    def _order(self) -> list[int]:
+        """Return the units so that each comes after those it refers to, and definitions as early as that allows."""
+        order: list[int] = []
+        state: dict[int, bool] = {}
+        for start in sorted(self._data, key=self._rank):
+            waiting = [(start, iter(self._needs(start)))] if start not in state else []
+            state.setdefault(start, False)
+            while waiting:
+                number, needs = waiting[-1]
+                for other in needs:
+                    if other not in state:
+                        state[other] = False
+                        waiting.append((other, iter(self._needs(other))))
+                        break
+                else:
+                    waiting.pop()
+                    if not state[number]:
+                        state[number] = True
+                        order.append(number)
+        return order
+
+    def _rank(self, number: int) -> tuple[bool, int]:
+        return self._data[number]["roots"][0][1] not in _DEFINITIONS, number
+
+    def _needs(self, number: int) -> list[int]:
+        return [self._unit_of[ref] for ref in self._data[number].get("refs", ()) if ref in self._unit_of]
+
+    def _load_unit(self, number: int) -> None:
+        data = self._data[number]
+        roots = [Root(*root) for root in data["roots"]]
+        stream = self._bytes(data["stream"])
+        unit = Unit(number, roots, set(data.get("refs", ())), places=dict(data.get("places", {})))
+        unit.sources = set(data.get("sources", ()))
+        unit.stream = Record.loaded(memoryview(stream), data["stream"], cut(stream), complete=True)
+        buffers = [self._buffer(unit, *buffer) for buffer in data.get("buffers", ())]
+        reader = Reader(stream, [(root.end, root.buffers) for root in roots], buffers, self._look_up)
+        with rebuild.loading({int(at): path for at, path in unit.places.items()}):
+            for which, root in enumerate(roots):
+                self._values[root.number] = self._read(reader, which, root)
+            unit.code = frozenset(rebuild.codes)
+        self._loaded.units[number] = unit
+
+    def _read(self, reader: Reader, which: int, root: Root) -> Any:
+        before = len(rebuild.stand_ins)
+        name = self._name_of.get(root.number, "")
+        try:
+            value = self._watch.call(reader.read, which)
+        except BaseException as error:
+            why = f"it could not be restored: {type(error).__name__}: {error}"
+            self._losses[root.number] = why, ""
+            return Lost(f"an object of type {root.type}" if root.type else "a value", why, name)
+        for stand_in in rebuild.stand_ins[before:]:
+            what, why, where = describe(stand_in)
+            if not where:
+                path = report.find(name, value, {id(stand_in)}).get(id(stand_in), "")
+                place(stand_in, path)
+                self._losses[root.number] = (why, "") if path == name else (f"{what}: {why}", path)
+        return value
+
+    def _look_up(self, pid: Any) -> Any:
+        if isinstance(pid, int):
+            return self._values[pid]
+        try:
+            return self._live[pid]
+        except KeyError:
+            return Lost(f"the live object {pid!r}", "nothing of this name is here")
+
+    # -- bytes ----------------------------------------------------------------------------------------------------
+
+    def _bytes(self, extents: list[list[int]]) -> bytes:
+        return b"".join(self._packs[pack][offset : offset + length] for pack, offset, length in extents)
+
+    def _buffer(self, unit: Unit, size: int, readonly: bool, extents: list[list[int]]) -> memoryview:  # noqa: FBT001 - from data
+        """Return the memory of a buffer: where it lies, if it lies there in one piece and for itself alone."""
+        first = extents[0] if extents else [0, 0, 0]
+        pack = self._packs.get(first[0])
+        if (
+            len(extents) == 1
+            and tuple(first) not in self._shared
+            and pack is not None
+            and (readonly or not pack.readonly)
+        ):
+            view = pack[first[1] : first[1] + size]
+        else:
+            made = Storage(size)
+            at = 0
+            for number, offset, length in extents:
+                made[at : at + length] = self._packs[number][offset : offset + length]
+                at += length
+            view = memoryview(made)
+        if readonly:
+            view = view.toreadonly()
+        unit.buffers.append(Record.loaded(view, extents, None, complete=self._complete))
+        return view
+
+    # -- the end --------------------------------------------------------------------------------------------------
+
+    def _put_in_order(self) -> None:
+        names = [name for name in self._names if not name.startswith(AMBIENT) and name not in self._protected]
+        for name in set(self._namespace) - set(names) - self._protected:
+            del self._namespace[name]
+        for name in names:
+            self._namespace[name] = self._namespace.pop(name, None)
+
+    def _finish_ambient(self) -> None:
+        late = {}
+        for name, value in self._names.items():
+            if name.startswith(AMBIENT):
+                found = self._values[value[0]] if type(value) is list else self._atom(name, value)
+                if type(found) is not Lost:
+                    late[name.removeprefix(AMBIENT)] = found
+        ambient.apply_late(late)
+
+    def _report(self) -> None:
+        losses = self._manifest["losses"]
+        for name, value in self._names.items():
+            if name.startswith(AMBIENT):
+                continue
+            root = value[0] if type(value) is list else None
+            status, why, where = losses.get(name, ("kept", "", ""))
+            if root in self._losses:
+                status, (why, where) = "lost", self._losses[root]
+            kind, size = self._described(name, root)
+            self._loaded.reports.append(report.NameReport(name, kind, size, status, why, where))
+
+    def _described(self, name: str, root: int | None) -> tuple[str, int]:
+        if root is None:
+            return report.type_name(self._namespace.get(name)), 0
+        found = next(each for each in self._loaded.units[self._unit_of[root]].roots if each.number == root)
+        return found.type, found.size
+
+
+_DEFINITIONS = frozenset({"function", "type"})
+
+
+def _found(module_name: str, qualname: str) -> Any:
+    """Return a definition of a library, also where this version keeps it in the public module above."""
+    parent, _, private = module_name.rpartition(".")
+    for name in (module_name, parent if private.startswith("_") else ""):
+        if name:
+            try:
+                found: Any = importlib.import_module(name)
+                for part in qualname.split("."):
+                    found = getattr(found, part)
+            except (ImportError, AttributeError):
+                if name == parent or not private.startswith("_"):
+                    raise
+                continue
+            return found
+    raise ImportError(module_name)
+
+
+def _shared_extents(units: Iterable[Mapping[str, Any]]) -> set[tuple[int, ...]]:
+    """Return the extents of buffers that overlap with another extent: they cannot be used where they lie."""
+    every = sorted(_extents(units))
+    shared: set[tuple[int, ...]] = set()
+    reach: tuple[int, ...] | None = None
+    for extent in every:
+        if reach is not None and extent[0] == reach[0] and extent[1] < reach[1] + reach[2]:
+            shared |= {extent, reach}
+        if reach is None or extent[0] != reach[0] or extent[1] + extent[2] > reach[1] + reach[2]:
+            reach = extent
+    return shared
+
+
+def _extents(units: Iterable[Mapping[str, Any]]) -> Iterator[tuple[int, ...]]:
+    for unit in units:
+        for extents in (unit["stream"], *(buffer[2] for buffer in unit.get("buffers", ()))):
+            yield from map(tuple, extents)

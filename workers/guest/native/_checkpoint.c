@@ -1,0 +1,384 @@
+/* What a checkpoint does for every object and every byte: the table of identities, digests, and where streams are cut.
+ *
+ * identity.py holds the substitute in Python and says what each part is for; the two give the same checkpoints.
+ */
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+/* Units of entries that belong to none: objects of the runtime, and what is never counted as shared. */
+#define LIVE (-1)
+#define NEVER (-2)
+
+enum verdict { UNKNOWN, COUNT, SKIP, ASK };
+
+typedef struct {
+    PyObject *object; /* borrowed for a root: it is looked up anew before every checkpoint */
+    PyObject *pid;
+    long unit;
+} Entry;
+
+typedef struct {
+    Entry *entries;
+    size_t mask, used;
+} Map;
+
+typedef struct {
+    PyObject_HEAD
+    Map roots, seen, types;
+    PyObject *judge_type, *judge_object, *hits, *pairs, *joined;
+    long unit;
+    vectorcallfunc call;
+} Table;
+
+static size_t slot_of(const void *pointer) {
+    return (size_t)(((uintptr_t)pointer >> 4) * 0x9E3779B97F4A7C15ull >> 20);
+}
+
+static int map_make(Map *map, size_t size) {
+    map->entries = PyMem_Calloc(size, sizeof(Entry));
+    map->mask = size - 1;
+    map->used = 0;
+    return map->entries ? 0 : -1;
+}
+
+static Entry *map_find(const Map *map, const void *object) {
+    size_t slot = slot_of(object) & map->mask;
+    while (map->entries[slot].object && map->entries[slot].object != object) slot = (slot + 1) & map->mask;
+    return &map->entries[slot];
+}
+
+static int map_grow(Map *map) {
+    Map larger;
+    if (map_make(&larger, (map->mask + 1) * 2) < 0) return -1;
+    for (size_t at = 0; at <= map->mask; at++)
+        if (map->entries[at].object) *map_find(&larger, map->entries[at].object) = map->entries[at];
+    larger.used = map->used;
+    PyMem_Free(map->entries);
+    *map = larger;
+    return 0;
+}
+
+/* Put an entry where map_find found none. */
+static int map_add(Map *map, Entry *free, PyObject *object, PyObject *pid, long unit) {
+    free->object = object;
+    free->pid = pid;
+    free->unit = unit;
+    if (++map->used * 2 <= map->mask) return 0;
+    if (map_grow(map) == 0) return 0;
+    PyErr_NoMemory();
+    return -1;
+}
+
+/* Let go of what a map holds; finalizers that run on the way find it empty. */
+static int map_drop(Map *map, int owns) {
+    Map old = *map;
+    if (map_make(map, 1024) < 0) {
+        *map = old;
+        PyErr_NoMemory();
+        return -1;
+    }
+    for (size_t at = 0; at <= old.mask; at++) {
+        if (!old.entries[at].object) continue;
+        if (owns) Py_DECREF(old.entries[at].object);
+        Py_XDECREF(old.entries[at].pid);
+    }
+    PyMem_Free(old.entries);
+    return 0;
+}
+
+static long joined(Table *self, long unit) {
+    if (PyDict_GET_SIZE(self->joined) == 0) return unit;
+    for (;;) {
+        PyObject *key = PyLong_FromLong(unit);
+        if (!key) return -9;
+        PyObject *into = PyDict_GetItemWithError(self->joined, key);
+        Py_DECREF(key);
+        if (!into) return PyErr_Occurred() ? -9 : unit;
+        unit = PyLong_AsLong(into);
+    }
+}
+
+static int verdict_of(Table *self, PyTypeObject *type) {
+    Entry *entry = map_find(&self->types, type);
+    if (entry->object) return (int)entry->unit;
+    PyObject *answer = PyObject_CallOneArg(self->judge_type, (PyObject *)type);
+    if (!answer) return -1;
+    long verdict = PyLong_AsLong(answer);
+    Py_DECREF(answer);
+    if (verdict == -1 && PyErr_Occurred()) return -1;
+    entry = map_find(&self->types, type);
+    if (!entry->object && map_add(&self->types, entry, Py_NewRef(type), NULL, verdict) < 0) return -1;
+    return (int)verdict;
+}
+
+static int counted(Table *self, PyObject *object) {
+    PyTypeObject *type = Py_TYPE(object);
+    if (type == &PyDict_Type || type == &PyList_Type || type == &PySet_Type) return COUNT;
+    if (type == &PyUnicode_Type || type == &PyLong_Type || type == &PyFloat_Type || type == &PyTuple_Type ||
+        type == &PyBool_Type || object == Py_None || type == &PyBytes_Type || type == &PyFrozenSet_Type)
+        return SKIP;
+    return verdict_of(self, type);
+}
+
+static int see(Table *self, PyObject *object) {
+    int verdict = counted(self, object);
+    if (verdict == SKIP) return 0;
+    if (verdict < 0) return -1;
+    Entry *entry = map_find(&self->seen, object);
+    if (entry->object) {
+        if (entry->unit == NEVER || entry->unit == self->unit) return 0;
+        long unit = joined(self, entry->unit);
+        if (unit == -9) return -1;
+        entry->unit = unit;
+        if (unit == self->unit) return 0;
+        PyObject *pair = Py_BuildValue("(ll)", unit, self->unit);
+        if (!pair) return -1;
+        int failed = PySet_Add(self->pairs, pair);
+        Py_DECREF(pair);
+        return failed;
+    }
+    long unit = self->unit;
+    if (verdict == ASK) {
+        PyObject *answer = PyObject_CallOneArg(self->judge_object, object);
+        if (!answer) return -1;
+        int shared = PyObject_IsTrue(answer);
+        Py_DECREF(answer);
+        if (shared < 0) return -1;
+        if (!shared) unit = NEVER;
+        entry = map_find(&self->seen, object);
+        if (entry->object) return 0;
+    }
+    /* Held until the checkpoint is made: what a hook returned would be freed, and its address given to another. */
+    return map_add(&self->seen, entry, Py_NewRef(object), NULL, unit);
+}
+
+static PyObject *table_call(PyObject *callable, PyObject *const *args, size_t nargsf, PyObject *Py_UNUSED(names)) {
+    Table *self = (Table *)callable;
+    if (PyVectorcall_NARGS(nargsf) != 1) {
+        PyErr_SetString(PyExc_TypeError, "one object is expected");
+        return NULL;
+    }
+    Entry *entry = map_find(&self->roots, args[0]);
+    if (entry->object) {
+        if (entry->unit == self->unit || entry->unit == NEVER) Py_RETURN_NONE;
+        if (entry->unit != LIVE && PySet_Add(self->hits, entry->pid) < 0) return NULL;
+        return Py_NewRef(entry->pid);
+    }
+    if (see(self, args[0]) < 0) return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyObject *table_begin(Table *self, PyObject *argument) {
+    long unit = PyLong_AsLong(argument);
+    if (unit == -1 && PyErr_Occurred()) return NULL;
+    PyObject *hits = PySet_New(NULL);
+    if (!hits) return NULL;
+    self->unit = unit;
+    Py_XSETREF(self->hits, hits);
+    return Py_NewRef(hits);
+}
+
+static PyObject *table_root(Table *self, PyObject *args) {
+    PyObject *object, *pid;
+    long unit;
+    if (!PyArg_ParseTuple(args, "OOl", &object, &pid, &unit)) return NULL;
+    Entry *entry = map_find(&self->roots, object);
+    if (entry->object) {
+        Py_XSETREF(entry->pid, Py_NewRef(pid));
+        entry->unit = unit;
+    } else if (map_add(&self->roots, entry, object, Py_NewRef(pid), unit) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *table_never(Table *self, PyObject *object) {
+    Entry *entry = map_find(&self->roots, object);
+    if (!entry->object && map_add(&self->roots, entry, object, NULL, NEVER) < 0) return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyObject *table_clear(Table *self, PyObject *Py_UNUSED(unused)) {
+    if (map_drop(&self->roots, 0) < 0) return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyObject *table_join(Table *self, PyObject *args) {
+    PyObject *old, *into;
+    if (!PyArg_ParseTuple(args, "O!O!", &PyLong_Type, &old, &PyLong_Type, &into)) return NULL;
+    if (PyDict_SetItem(self->joined, old, into) < 0) return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyObject *table_forget(Table *self, PyObject *Py_UNUSED(unused)) {
+    PyDict_Clear(self->joined);
+    if (PySet_Clear(self->pairs) < 0 || map_drop(&self->seen, 1) < 0) return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyObject *table_pairs(Table *self, void *Py_UNUSED(unused)) { return Py_NewRef(self->pairs); }
+
+static void table_dealloc(Table *self) {
+    Map *maps[] = {&self->roots, &self->seen, &self->types};
+    for (int which = 0; which < 3; which++) {
+        if (!maps[which]->entries) continue;
+        map_drop(maps[which], which > 0);
+        PyMem_Free(maps[which]->entries);
+    }
+    Py_XDECREF(self->judge_type);
+    Py_XDECREF(self->judge_object);
+    Py_XDECREF(self->hits);
+    Py_XDECREF(self->pairs);
+    Py_XDECREF(self->joined);
+    Py_TYPE(self)->tp_free((PyObject *)self);
+}
+
+static PyObject *table_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(names)) {
+    PyObject *judge_type, *judge_object;
+    if (!PyArg_ParseTuple(args, "OO", &judge_type, &judge_object)) return NULL;
+    Table *self = (Table *)type->tp_alloc(type, 0);
+    if (!self) return NULL;
+    self->call = table_call;
+    self->judge_type = Py_NewRef(judge_type);
+    self->judge_object = Py_NewRef(judge_object);
+    self->hits = PySet_New(NULL);
+    self->pairs = PySet_New(NULL);
+    self->joined = PyDict_New();
+    if (!self->hits || !self->pairs || !self->joined || map_make(&self->roots, 1024) < 0 ||
+        map_make(&self->seen, 1024) < 0 || map_make(&self->types, 1024) < 0) {
+        Py_DECREF(self);
+        return PyErr_NoMemory();
+    }
+    return (PyObject *)self;
+}
+
+static PyMethodDef table_methods[] = {
+    {"begin", (PyCFunction)table_begin, METH_O, NULL},   {"root", (PyCFunction)table_root, METH_VARARGS, NULL},
+    {"never", (PyCFunction)table_never, METH_O, NULL},   {"clear", (PyCFunction)table_clear, METH_NOARGS, NULL},
+    {"join", (PyCFunction)table_join, METH_VARARGS, NULL}, {"forget", (PyCFunction)table_forget, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL}};
+
+static PyGetSetDef table_attributes[] = {{"pairs", (getter)table_pairs, NULL, NULL, NULL}, {NULL, NULL, NULL, NULL, NULL}};
+
+static PyTypeObject table_type = {
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "_checkpoint.Table",
+    .tp_basicsize = sizeof(Table),
+    .tp_dealloc = (destructor)table_dealloc,
+    .tp_vectorcall_offset = offsetof(Table, call),
+    .tp_call = PyVectorcall_Call,
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_VECTORCALL,
+    .tp_methods = table_methods,
+    .tp_getset = table_attributes,
+    .tp_new = table_new,
+};
+
+/* --- digests: 128 bits that tell two blocks apart; not against an adversary, who could only fool himself --- */
+
+static inline uint64_t fold(uint64_t left, uint64_t right) {
+    __uint128_t product = (__uint128_t)left * right;
+    return (uint64_t)product ^ (uint64_t)(product >> 64);
+}
+
+static inline uint64_t word(const uint8_t *at) {
+    uint64_t value;
+    memcpy(&value, at, sizeof value);
+    return value;
+}
+
+static const uint64_t SALT[8] = {0x8BB84B93962EACC9ull, 0x4B33A62ED433D4A3ull, 0x4D5A2DA51DE1AA47ull,
+                                 0xA0761D6478BD642Full, 0xE7037ED1A0B428DBull, 0x90ED1765281C388Cull,
+                                 0xD6E8FEB86659FD93ull, 0xC2B2AE3D27D4EB4Full};
+
+static void digest_of(const uint8_t *at, size_t size, uint8_t out[16]) {
+    uint64_t a = SALT[0], b = SALT[1], c = SALT[2], d = SALT[3], length = size;
+    for (; size >= 64; at += 64, size -= 64) {
+        a = fold(word(at) ^ SALT[4], word(at + 8) ^ a);
+        b = fold(word(at + 16) ^ SALT[5], word(at + 24) ^ b);
+        c = fold(word(at + 32) ^ SALT[6], word(at + 40) ^ c);
+        d = fold(word(at + 48) ^ SALT[7], word(at + 56) ^ d);
+    }
+    uint8_t rest[64] = {0};
+    memcpy(rest, at, size);
+    a = fold(word(rest) ^ SALT[4], word(rest + 8) ^ a);
+    b = fold(word(rest + 16) ^ SALT[5], word(rest + 24) ^ b);
+    c = fold(word(rest + 32) ^ SALT[6], word(rest + 40) ^ c);
+    d = fold(word(rest + 48) ^ SALT[7], word(rest + 56) ^ d);
+    uint64_t low = fold(a ^ SALT[0], b ^ length) ^ fold(c ^ SALT[1], d ^ SALT[2]);
+    uint64_t high = fold(a ^ SALT[3], c ^ SALT[4]) + fold(b ^ SALT[5], d ^ length);
+    memcpy(out, &low, 8);
+    memcpy(out + 8, &high, 8);
+}
+
+static PyObject *digests(PyObject *Py_UNUSED(module), PyObject *args) {
+    Py_buffer buffer;
+    Py_ssize_t block;
+    if (!PyArg_ParseTuple(args, "y*n", &buffer, &block)) return NULL;
+    if (block <= 0) block = buffer.len ? buffer.len : 1;
+    Py_ssize_t count = buffer.len ? (buffer.len + block - 1) / block : 0;
+    PyObject *made = PyBytes_FromStringAndSize(NULL, count * 16);
+    if (made) {
+        uint8_t *out = (uint8_t *)PyBytes_AS_STRING(made);
+        Py_BEGIN_ALLOW_THREADS
+        for (Py_ssize_t at = 0; at < count; at++) {
+            Py_ssize_t start = at * block, left = buffer.len - start;
+            digest_of((const uint8_t *)buffer.buf + start, (size_t)(left < block ? left : block), out + at * 16);
+        }
+        Py_END_ALLOW_THREADS
+    }
+    PyBuffer_Release(&buffer);
+    return made;
+}
+
+/* --- where a stream is cut: after bytes that the content decides, so that an insertion moves no cut behind it --- */
+
+static uint64_t GEAR[256];
+
+static PyObject *cuts(PyObject *Py_UNUSED(module), PyObject *args) {
+    Py_buffer buffer;
+    int bits;
+    if (!PyArg_ParseTuple(args, "y*i", &buffer, &bits)) return NULL;
+    const uint8_t *bytes = buffer.buf;
+    Py_ssize_t size = buffer.len, least = (Py_ssize_t)1 << (bits - 2), most = (Py_ssize_t)1 << (bits + 2);
+    uint64_t mask = ((((uint64_t)1 << bits) - 1) << (63 - bits));
+    PyObject *ends = PyList_New(0);
+    for (Py_ssize_t start = 0; ends && start < size;) {
+        Py_ssize_t at = start + least < size ? start + least : size, limit = start + most < size ? start + most : size;
+        uint64_t hash = 0;
+        for (Py_ssize_t warm = at - start > 64 ? at - 64 : start; warm < at; warm++) hash = (hash << 1) + GEAR[bytes[warm]];
+        while (at < limit) {
+            hash = (hash << 1) + GEAR[bytes[at++]];
+            if (!(hash & mask)) break;
+        }
+        PyObject *end = PyLong_FromSsize_t(at);
+        if (!end || PyList_Append(ends, end) < 0) Py_CLEAR(ends);
+        Py_XDECREF(end);
+        start = at;
+    }
+    PyBuffer_Release(&buffer);
+    return ends;
+}
+
+static PyMethodDef functions[] = {{"digests", digests, METH_VARARGS, NULL},
+                                  {"cuts", cuts, METH_VARARGS, NULL},
+                                  {NULL, NULL, 0, NULL}};
+
+static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, .m_name = "_checkpoint", .m_size = -1, .m_methods = functions};
+
+PyMODINIT_FUNC PyInit__checkpoint(void);
+PyMODINIT_FUNC PyInit__checkpoint(void) {
+    uint64_t state = 88172645463325252ull;
+    for (int which = 0; which < 256; which++) {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        GEAR[which] = state;
+    }
+    if (PyType_Ready(&table_type) < 0) return NULL;
+    PyObject *module = PyModule_Create(&definition);
+    if (module && PyModule_AddObjectRef(module, "Table", (PyObject *)&table_type) < 0) Py_CLEAR(module);
+    return module;
+}

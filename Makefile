@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export UV_PROJECT_ENVIRONMENT := $(VENV)
 
-.PHONY: all help setup demo run bench check test grid docs clean
+.PHONY: all help setup demo run bench check test grid hammer docs clean
 .DELETE_ON_ERROR:
 
 all: setup help
@@ -42,6 +42,10 @@ test: setup ## run the tests, JOBS at a time: make test ARGS='-k store' JOBS=1
 
 grid: setup ## kill real processes at every recorded boundary: hours
 	$(BIN)/python -m pytest -m grid $(ARGS)
+
+hammer: setup ## the store and commits, by thousands of kills, wake-ups and histories: an hour
+	PERDURE_KILLS=3000 PERDURE_ROUNDS=10000 PERDURE_HISTORIES=2000 PERDURE_COMMIT_KILLS=0 \
+	$(BIN)/python -m pytest tests/store tests/blobs tests/whole/test_commits.py $(ARGS)
 
 docs: setup ## check the links, names and examples of the documentation
 	$(BIN)/python -m pytest -m docs

@@ -45,6 +45,17 @@ async def test_code_runs_in_one_namespace_that_outlives_guests_and_workers(state
         assert (await outcome(client, "s", "x.append(4); y, f()")).value == ([1, 2, 3, 4], 4)
 
 
+async def test_randomness_goes_on_where_it_was_when_the_guest_dies(state: Path) -> None:
+    async with opened(state) as client:
+        first = await outcome(client, "s", "import random\nrandom.random()")
+        kill_guests()
+        assert not (second := await outcome(client, "s", "random.random()")).kept_guest
+        third = await outcome(client, "s", "random.random()")
+        assert len({first.value, second.value, third.value}) == 3
+        kill_guests()
+        assert (await outcome(client, "s", "random.random()")).value not in {first.value, second.value, third.value}
+
+
 async def test_output_is_ordered_complete_and_read_from_any_offset(state: Path) -> None:
     code = """
 import sys

@@ -264,12 +264,13 @@ class Run:
             await asyncio.wait({running.outcome for running in self._running.values()})
             await self.recorder.flushed()
         await self.recorder.flushed()
-        for path in self._running:
+        # What is under way may end, and what is asked be answered, while this is written: both leave these tables.
+        for path in list(self._running):
             if path in self._started:
                 msg = "the execution was cancelled while the call was under way; whether it was performed is not known"
                 gone = {"type": "CallCancelled", "message": msg, "data": path}
                 await self._attempt.settle(self._started[path], gone, state="rejected")
-        for path, id in self.waiting.calls.items():
+        for path, id in list(self.waiting.calls.items()):
             await self._attempt.settle(
                 id,
                 {"type": "CallCancelled", "message": "the code ended without waiting for the answer", "data": path},

@@ -1,0 +1,112 @@
+"""The whole grid: ``python -m tests.invariants``. It can be stopped at any moment, and goes on where it was.
+
+``--kills N`` stops at that many SIGKILLs in all, ``--minutes N`` after that time, ``--only WORD`` plays cases whose
+name holds the word, ``--again`` plays again what was wrong, ``--table`` only shows where it stands.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from .judge import judge
+from .lane import Lane, opened
+from .program import Case, Played
+from .programs import PROGRAMS
+from .progress import Done, Progress, table
+from .scenarios import cases
+
+#: Cases after which a lane begins anew with an empty state, so that what is tested is not how old states are.
+CASES_OF_A_STATE = 100
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.invariants", description=__doc__)
+    parser.add_argument("--folder", type=Path, default=Path(".grid"), help="where progress is kept")
+    parser.add_argument("--lanes", type=int, default=2, help="cases played side by side")
+    parser.add_argument("--kills", type=int, default=10_000)
+    parser.add_argument("--minutes", type=float, default=24 * 60)
+    parser.add_argument("--only", default="")
+    parser.add_argument("--again", action="store_true")
+    parser.add_argument("--table", action="store_true")
+    parser.add_argument("--lane", type=int, default=None, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    progress = Progress(options.folder)
+    if options.lane is not None:
+        asyncio.run(play(options, progress))
+        return 0
+    if not options.table:
+        asyncio.run(lanes(options))
+    done = progress.read()
+    print(table(done))
+    wrong = [each for each in done.values() if each.wrong]
+    for each in wrong:
+        print(f"\n{each.case}")
+        for kind, words in each.wrong:
+            print(f"  {kind}: {words[:2000]}")
+    return 1 if wrong else 0
+
+
+async def lanes(options: argparse.Namespace) -> None:
+    """Run every lane in a process of its own, until all have ended."""
+    running = [
+        await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "tests.invariants", *sys.argv[1:], "--lane", str(lane)
+        )
+        for lane in range(options.lanes)
+    ]
+    await asyncio.gather(*(each.wait() for each in running))
+
+
+async def play(options: argparse.Namespace, progress: Progress) -> None:
+    """Play this lane's share: the programs are dealt out, so that each is played undisturbed once a lane."""
+    until = time.monotonic() + options.minutes * 60
+    done = progress.read()
+    before = {name for name, each in done.items() if not (options.again and each.wrong)}
+    programs = list(PROGRAMS.values())[options.lane :: options.lanes]
+    calm: dict[str, Played] = {}
+    todo: list[Case] = []
+    with tempfile.TemporaryDirectory(prefix="perdure-grid-") as folder:
+        async with opened(Path(folder) / "lane") as lane:
+            for program in programs:
+                played = await _case(lane, Case(program.name, "undisturbed"), None, options, progress)
+                calm[program.name] = played
+                todo += [case for case in cases(program, played) if options.only in case.name]
+            todo = [case for case in todo if case.name not in before]
+            random.Random(options.lane).shuffle(todo)
+            for number, case in enumerate(todo):
+                if number % CASES_OF_A_STATE == 0:
+                    if _all_kills(progress) >= options.kills:
+                        return
+                    await lane.renew()
+                await _case(lane, case, calm[case.program], options, progress)
+                if time.monotonic() > until:
+                    return
+
+
+def _all_kills(progress: Progress) -> int:
+    return sum(each.kills for each in progress.read().values())
+
+
+async def _case(lane: Lane, case: Case, calm: Played | None, options: argparse.Namespace, progress: Progress) -> Played:
+    program = PROGRAMS[case.program]
+    began = time.monotonic()
+    played = await lane.play(program, case)
+    wrong = judge(program, calm, played, case)
+    took = round(time.monotonic() - began, 2)
+    reached = len(played.acts)
+    progress.note(
+        options.lane, Done(case.name, case.program, case.scenario, played.kills, played.ordered, reached, took, wrong)
+    )
+    if wrong:
+        print(f"{case.name}: {wrong[0][0]}: {wrong[0][1][:300]}", flush=True)
+    return played
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,288 @@
+"""A worker under test: real in every part, observed, and obedient to orders that say where it is to be killed.
+
+``ORDERS/SESSION.json`` is a list of ``[label, nth, action]``, carried out one after another: the nth event with that
+label (``*`` is any) since the order before was carried out. What is carried out is noted in ``SESSION.done`` first, so
+that whoever comes after knows. Every event's label goes to ``SESSION.trace``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import select
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from perdure.engine import events
+from perdure.engine.settings import WorkerSettings
+from perdure.engine.substrate import Substrate
+from perdure.workers.service import Worker, standard_registry
+
+from . import controls
+from .capabilities import capabilities
+
+__all__ = ["Config", "run"]
+
+MANY_DEATHS = 1000
+
+
+@dataclass(frozen=True)
+class Config:
+    """How a worker under test is to be."""
+
+    folder: str
+    state: str
+    name: str = "a"
+    lease: float = 2.0
+    broken: str = ""
+    elsewhere: bool = False
+
+    @property
+    def path(self) -> Path:
+        return Path(self.folder)
+
+
+def orders_folder(folder: Path) -> Path:
+    return folder / "orders"
+
+
+@dataclass
+class Orders:
+    """What is to be done to one session's executions, and how far that has come."""
+
+    path: Path
+    steps: list[tuple[str, int, str]]
+    done: int = -1
+    counted: int = 0
+    guest: int = 0
+
+    @classmethod
+    def of(cls, folder: Path, session: str) -> Orders:
+        path = folder / session
+        try:
+            steps = [tuple(step) for step in json.loads(path.with_suffix(".json").read_text())]
+        except FileNotFoundError:
+            steps = []
+        return cls(path, steps)
+
+    def due(self, label: str) -> str:
+        """Return the action that is due at this event, noted as carried out; empty if there is none."""
+        if not self.steps:
+            return ""
+        try:
+            done = self.path.with_suffix(".done").stat().st_size
+        except FileNotFoundError:
+            done = 0
+        if done != self.done:
+            self.done, self.counted = done, 0
+        if done >= len(self.steps):
+            return ""
+        wanted, nth, action = self.steps[done]
+        if wanted not in ("*", label):
+            return ""
+        self.counted += 1
+        if self.counted < nth:
+            return ""
+        if action == "guest" and not alive(self.guest):
+            return ""  # The next event at which there is one will do.
+        append(self.path.with_suffix(".done"), "x")
+        append(self.path.with_suffix(".acts"), f"{action}\t{label}\t{self.guest}\n")
+        return action
+
+
+def append(path: Path, text: str) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
+
+
+def alive(pid: int) -> bool:
+    """Whether the process is there and no zombie."""
+    try:
+        return bool(pid) and Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+class Observed:
+    """Names every event, and carries out what is ordered there."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._folder = orders_folder(config.path)
+        self._orders: dict[str, Orders] = {}
+        self._received: dict[str, str] = {}
+        self._deliver: Any = None
+        self.worker: Worker | None = None
+
+    def __call__(self, event: events.Event) -> None:
+        session, _, number = event.execution.partition("@")
+        orders = self._orders.get(session)
+        if orders is None:
+            orders = self._orders[session] = Orders.of(self._folder, session)
+        if isinstance(event, events.Launched):
+            orders.guest = event.pid
+        label = f"{number} {name_of(event)}"
+        append(orders.path.with_suffix(".trace"), f"{os.getpid()} {label}\n")
+        action = orders.due(label)
+        if action:
+            self._act(action, orders, event)
+
+    def _act(self, action: str, orders: Orders, event: events.Event) -> None:
+        match action:
+            case "guest":
+                kill(orders.guest)
+            case "worker":
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "stop":
+                os.kill(os.getpid(), signal.SIGSTOP)
+            case "stop guest":
+                os.kill(orders.guest, signal.SIGSTOP)
+            case "redeliver":
+                for _ in range(2):
+                    self._deliver(self._received[event.execution])
+            case "silence":
+                assert self.worker is not None
+                self.worker._leases.attach(Silent())
+            case "tell":
+                pass  # whoever watches reads what was carried out
+            case _:
+                msg = f"an order nobody knows: {action}"
+                raise ValueError(msg)
+
+    def listen(self, source: Any) -> None:
+        """Keep what offers work, so that it can be delivered again."""
+        recv = source.recv
+
+        def keeping(callback: Any) -> None:
+            def receive(raw: str) -> None:
+                message = json.loads(raw)
+                if message["kind"] == "execute":
+                    self._received[message["data"]["task"]["id"]] = raw
+                    self._deliver = callback
+                callback(raw)
+
+            recv(receive)
+
+        source.recv = keeping
+
+
+class Silent:
+    """Takes heartbeats and sends none."""
+
+    async def task_heartbeat(self, pid: str, tasks: object) -> None:
+        del pid, tasks
+
+
+def kill(pid: int) -> None:
+    """SIGKILL a guest and wait until it is dead: what comes after this event never reaches it."""
+    with contextlib.suppress(ProcessLookupError):
+        pidfd = os.pidfd_open(pid)
+        try:
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            poll = select.poll()
+            poll.register(pidfd, select.POLLIN)
+            poll.poll()
+        finally:
+            os.close(pidfd)
+
+
+#: Events that come once, and need no more than a name.
+NAMES: dict[type[events.Event], str] = {
+    events.Launched: "launched",
+    events.Suspending: "suspending",
+    events.Imaged: "imaged",
+    events.Stored: "stored",
+    events.Ended: "ended",
+}
+
+
+def name_of(event: events.Event) -> str:
+    """Return the label of an event: alike in every run of a program, as far as the program is."""
+    match event:
+        case events.Recording(_, id, kind, param):
+            return f"{_name_of_record(id, kind, param)} recording"
+        case events.Recorded(_, id, kind, param):
+            return f"{_name_of_record(id, kind, param)} recorded"
+        case events.Settling(_, id):
+            return f"{id.partition(':')[2]} settling"
+        case events.Settled(_, id):
+            return f"{id.partition(':')[2]} settled"
+        case events.Delivering(_, path):
+            return f"call {path} delivering"
+        case events.Delivered(_, path):
+            return f"call {path} delivered"
+    return NAMES[type(event)]
+
+
+def _name_of_record(id: str, kind: str, param: Any) -> str:
+    match kind:
+        case "call":
+            return f"call {param['path']} {'answer' if 'outcome' in param else 'start'}"
+        case "step":
+            return f"step {id.partition(':')[2]}"
+    return kind
+
+
+async def run(config: Config, ready: int) -> None:
+    """Work until killed; a byte on ``ready`` says that work is taken."""
+    controls.apply(config.broken)
+    observed = Observed(config)
+    substrate = Substrate.embedded(config.state)
+    if config.elsewhere:
+        another_machine(substrate, config.path / "elsewhere")
+    observed.listen(substrate.source)
+    settings = WorkerSettings(
+        lease_seconds=config.lease,
+        lease_margin_seconds=config.lease / 8,
+        kept_guests=4,
+        poison_deaths=MANY_DEATHS,  # a storm kills a guest more often in a row than code kills itself
+    )
+    registry = standard_registry(capabilities(config.path))
+    worker = observed.worker = Worker(substrate, registry, settings, observed)
+    server = await asyncio.start_unix_server(Control(worker, substrate).serve, config.path / f"{config.name}.control")
+    await worker.start()
+    os.write(ready, b"r")
+    os.close(ready)
+    async with server:
+        await asyncio.get_running_loop().create_future()
+
+
+def another_machine(substrate: Substrate, root: Path) -> None:
+    """Give this worker workspaces and locks that no other worker has; the store and the blobs are shared."""
+    folder = type(substrate.folder)(root)
+    for each in (folder.workspaces, folder.run):
+        each.mkdir(parents=True, exist_ok=True)
+    substrate.folder = folder
+
+
+class Control:
+    """What a case asks of a worker that lives: to be offered no work, to be heard again, how long a lease lasts."""
+
+    def __init__(self, worker: Worker, substrate: Substrate) -> None:
+        self._worker = worker
+        self._substrate = substrate
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while line := await reader.readline():
+            await self._do(line.decode().strip())
+            writer.write(b"done\n")
+            await writer.drain()
+        writer.close()
+
+    async def _do(self, what: str) -> None:
+        network = self._substrate.network
+        if what in ("deaf", "hear"):
+            receives = int(what == "hear")
+            sql = "UPDATE members SET receives = ? WHERE id = ?"
+            await network._committer.write(lambda db, _now, _messages: db.execute(sql, (receives, db.member)))
+        elif what == "speak":
+            self._worker._leases.attach(self._substrate.promises._sender)
+        elif what.startswith("drop "):
+            await self._worker._pool.drop(what.removeprefix("drop "), "the case asked for it")

@@ -131,6 +131,7 @@ class Checkpoints:
             loaded = restoration.run()
             self._keeper = self._new_keeper()
             self._keeper.adopt(manifest, loaded)
+        restoration.finish()
         return loaded
 
     def _new_keeper(self) -> Keeper:

@@ -131,7 +131,6 @@ class Restoration:
             for name in by_unit.get(number, ()):
                 self._bind(name, self._values[self._names[name][0]])
         self._put_in_order()
-        self._finish_ambient()
         self._report()
         return self._loaded
 
@@ -276,7 +275,8 @@ class Restoration:
         for name in names:
             self._namespace[name] = self._namespace.pop(name, None)
 
-    def _finish_ambient(self) -> None:
+    def finish(self) -> None:
+        """Put back generators and contexts, outside of what undoes what hooks drew: it would undo this too."""
         late = {}
         for name, value in self._names.items():
             if name.startswith(AMBIENT):

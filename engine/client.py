@@ -19,6 +19,7 @@ from .errors import (
     AlreadySettled,
     BadSubmission,
     ExecutionNotFound,
+    ForkRefused,
     PromiseNotFound,
     SessionBusy,
     SessionNotFound,
@@ -27,10 +28,11 @@ from .errors import (
 from .files import gather_files
 from .following import follow as follow_events
 from .following import result_of, state_of
+from .forks import fork_session
 from .ids import cancel_id, execution_id, parse_execution, parse_record, session_name
 from .inspection import shown_call, tree_of
 from .records import ExecutionInfo, NameReport, PendingCall, Result, SessionInfo, TreeNode
-from .refs import fetched
+from .refs import fetched, stored
 from .sessions import base_of, ensure_session, find_head, read_settings
 from .settings import EXECUTION_TIMEOUT_MS, MAX_CODE, Limits, Submission
 from .substrate import Substrate
@@ -48,6 +50,8 @@ __all__ = ["Client", "Execution", "Session"]
 
 #: The worker is found by name: this layer may not know the one above it.
 WORKER_MODULE = "perdure.workers.service"
+#: What ``fork`` takes for an answer to have the call asked anew: no value of anybody's.
+AGAIN: Any = object()
 #: Between two looks at a session that somebody else holds (s).
 BUSY_POLL = 0.1
 
@@ -104,13 +108,15 @@ class Client:
         worker: bool = False,
         capabilities: Iterable[Grant] = (),
         settings: Any = None,
+        key: str | Path | None = None,
     ) -> Client:
         """Use a Resonate server (``http://...``) or Resonate on Postgres (``postgresql://...``).
 
         ``blobs`` is where large values are, for every worker and client of the fleet alike: a folder that all of them
-        see, or a bucket (``s3://bucket/prefix``, ``gs://``, ``az://``).
+        see, or a bucket (``s3://bucket/prefix``, ``gs://``, ``az://``). ``key`` is the file of the fleet's key,
+        with which checkpoints are sealed.
         """
-        substrate = Substrate.remote(url, folder=folder, blobs=blobs, group=group, working=worker)
+        substrate = Substrate.remote(url, folder=folder, blobs=blobs, group=group, working=worker, key=key)
         return cls(substrate, worker=worker, capabilities=capabilities, settings=settings)
 
     async def __aenter__(self) -> Self:
@@ -235,12 +241,23 @@ class Client:
         Raises InvalidName, PromiseNotFound, AlreadySettled, BadAnswer, NotPlain.
         """
         promise = await self._open_call(call_id)
+        await self._settle(call_id, await self._encoded(promise, value), state="resolved")
+
+    async def checked(self, call_id: str, value: object) -> Any:
+        """Return an answer to a call, open or not, as a record has it. Raises PromiseNotFound, BadAnswer, NotPlain."""
+        promise = await self.substrate.promises.get(call_id)
+        if promise is None or promise.param.get("kind") != "call":
+            msg = f"there is no call {call_id}: 'perdure show' lists those of an execution"
+            raise PromiseNotFound(msg)
+        return await self._encoded(promise, value)
+
+    async def _encoded(self, promise: Promise, value: object) -> Any:
         capability = self._known(promise.param["name"])
         if capability is not None and capability.answer is not None:
             data = await fetched(self.substrate.blobs, promise.param["args"])
             bound = capability.bind((), decode(data))
             value = capability.answer(bound.arguments, value)
-        await self._settle(call_id, encode(value), state="resolved")
+        return encode(value)
 
     async def fail(self, call_id: str, message: str) -> None:
         """Reject a pending call: the code gets ``CallFailed`` with this message. Raises as ``answer``."""
@@ -357,6 +374,23 @@ class Session:
         """Return the session's newest execution, if it has one."""
         last, _ = await find_head(self._client.substrate.promises, self.name)
         return Execution(self._client, execution_id(self.name, last)) if last else None
+
+    async def fork(self, *, at: str, name: str, answer: Any = AGAIN) -> Session:
+        """Make a session that has seen what this one saw before the call ``at``, and hand in the same code there.
+
+        Every earlier call keeps its recorded outcome. The call itself gets ``answer``, or is asked anew if there is
+        none. ``last()`` of the new session is the execution; made again under the same name, it is the same fork.
+        Raises InvalidName, PromiseNotFound, ForkRefused, BadAnswer, NotPlain.
+        """
+        session_name(name)
+        outcome: dict[str, Any] | None = None
+        if parse_record(at).execution.session != self.name:
+            msg = f"{at} is not a call of session {self.name!r}"
+            raise ForkRefused(msg)
+        if answer is not AGAIN:
+            outcome = {"value": await stored(self._client.substrate.blobs, await self._client.checked(at, answer))}
+        await fork_session(self._client.substrate, at, outcome, name)
+        return Session(self._client, name)
 
     async def variables(self) -> list[NameReport]:
         """Return the variables of the session's last checkpoint: what was kept, rebuilt or lost, and why."""

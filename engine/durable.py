@@ -26,7 +26,7 @@ from .events import Recorded, Recording, Settled, Settling, Suspending
 from .store import Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from resonate.resonate import Resonate
     from resonate.send import Sender
@@ -132,15 +132,27 @@ class Promises:
             raise
 
     async def create(
-        self, id: str, kind: str, param: Any, *, timeout_at: int, target: bool = False, external: bool = False
+        self,
+        id: str,
+        kind: str,
+        param: Any,
+        *,
+        timeout_at: int,
+        parent: str | None = None,
+        target: bool = False,
+        external: bool = False,
+        settled: bool = False,
     ) -> Promise:
-        """Create a promise, or return the one that has this id already; with ``target`` a worker takes it as a task."""
+        """Create a promise, or return the one that has this id already.
+
+        With ``target`` a worker takes it as a task; ``settled``: it is born resolved, whatever ``timeout_at``.
+        """
         tags = {KIND: kind}
         if target:
             tags["resonate:target"] = self.target()
         if external:
             tags["resonate:external"] = "true"
-        request = _create_request(id, origin_of(id), param, timeout_at, tags, settled=False)
+        request = _create_request(id, parent or origin_of(id), param, timeout_at, tags, settled=settled)
         return decoded(await self._sender.promise_create(request))
 
     async def search(self, kind: str, *, pending: bool = False) -> list[Promise]:
@@ -238,6 +250,8 @@ class Attempt:
         self._sender = effects.sender
         self._promises = promises
         self._observer = observer
+        #: Given the id and value of whatever is settled, returns what to settle it with.
+        self.seal: Callable[[str, Any], Awaitable[Any]] | None = None
         self.id = state.id
         self.version = effects.task_version
         self.timeout_at = state.timeout_at
@@ -330,6 +344,8 @@ class Attempt:
     async def settle(self, id: str, value: Any, *, state: Literal["resolved", "rejected"] = "resolved") -> Promise:
         """Settle a promise under the lease; returns what is recorded, which may be somebody else's outcome."""
         self._check()
+        if self.seal is not None:
+            value = await self.seal(id, value)
         request = PromiseSettleReq(id=id, state=state, value=_CODEC.encode(value))
         self.tell(Settling(self.id, id))
         with self._fatal():

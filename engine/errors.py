@@ -77,5 +77,9 @@ class PromiseNotFound(PerdureError):
     """No promise of that id exists."""
 
 
+class ForkRefused(PerdureError):
+    """The fork cannot be made: its name is taken, or the call is not of that session."""
+
+
 class AlreadySettled(PerdureError):
     """The promise has an outcome already; what was offered was not recorded."""

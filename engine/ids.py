@@ -11,6 +11,7 @@ __all__ = [
     "STATE_ID",
     "ExecutionId",
     "RecordId",
+    "base_id",
     "cancel_id",
     "death_id",
     "execution_id",
@@ -85,6 +86,11 @@ def parse_record(text: str) -> RecordId:
 def settings_id(session: str, version: int) -> str:
     """Name version ``version`` (from 0) of a session's settings."""
     return f"{session}:c{version}"
+
+
+def base_id(session: str) -> str:
+    """Name what a forked session starts from."""
+    return f"{session}:base"
 
 
 def cancel_id(execution: str) -> str:

@@ -88,7 +88,7 @@ async def tree_of(substrate: Substrate, execution: str) -> TreeNode:
     for promise in every:
         if promise.id in steps:
             continue
-        if promise.tags.get(KIND) in ("call", "output", "timer"):
+        if promise.tags.get(KIND) in ("call", "output", "timer", "fork"):
             children.setdefault(promise.id.rpartition(".")[0], []).append(promise)
         else:
             others.append(promise)
@@ -146,6 +146,8 @@ def _record(record: Promise) -> TreeNode:
             value = outcome_of(record)
         case "output":
             label = f"{sum(len(text) for _, text, _ in param['chunks'])} characters"
+        case "fork":
+            label = f"from {param['from']}"
         case _:
             label = f"wakes at {param['wake']}"
     state = "rejected" if isinstance(value, dict) and param["kind"] == "call" and "error" in value else record.state

@@ -37,6 +37,8 @@ class Request:
     data: Any
     print: str
     line: int | None = None
+    #: How many deliveries the guest had consumed when it asked.
+    after: int = 0
 
     def __str__(self) -> str:
         text = f"{self.name}({render_args(self.data)})"
@@ -159,6 +161,8 @@ class Journal:
             case "timer":
                 self.timers |= {path: int(deadline) for path, deadline in param["timers"].items()}
                 self.wake = (promise.id, int(param["wake"]))
+            case "fork":
+                self.timers |= {path: int(deadline) for path, deadline in param["timers"].items()}
             case other:
                 msg = f"{promise.id} is a record of an unknown kind {other!r}"
                 raise JournalDamaged(msg)

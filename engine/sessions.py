@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from .durable import now_ms
 from .errors import StateNewer, StateUnusable
-from .ids import STATE_ID, execution_id, settings_id, step_id
+from .ids import STATE_ID, base_id, execution_id, settings_id, step_id
 from .settings import EXECUTION_TIMEOUT_MS, Limits, SessionSettings
 from .state import FORMAT
 
@@ -183,7 +183,8 @@ async def base_of(promises: Promises, session: str, n: int) -> Base | None:
         last = await _last_step(promises, execution)
         if last is not None:
             return last
-    return Base(None, None)
+    forked = await promises.get(base_id(session))
+    return Base(None, None) if forked is None else Base(forked.id, forked.value)
 
 
 async def _last_step(promises: Promises, execution: str) -> Base | None:
@@ -198,5 +199,5 @@ async def _last_step(promises: Promises, execution: str) -> Base | None:
 
 
 def seed_of(incarnation: str) -> int:
-    """Return the 128-bit seed that a session is born with."""
+    """Return the 128-bit seed of a session: it is born with it, or changes to it where it forks from another."""
     return int.from_bytes(blake3(b"perdure seed\0" + incarnation.encode()).digest(16), "big")

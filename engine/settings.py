@@ -6,7 +6,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["DEFAULT_LIMITS", "ISOLATION_LEVELS", "Limits", "SessionSettings", "Submission", "WorkerSettings"]
+__all__ = [
+    "DEFAULT_LIMITS",
+    "ISOLATION_LEVELS",
+    "ForkPoint",
+    "Limits",
+    "SessionSettings",
+    "Submission",
+    "WorkerSettings",
+]
 
 ISOLATION_LEVELS = ("strict", "process")
 
@@ -68,6 +76,16 @@ class SessionSettings(_Settings):
     #: The first execution that is kept for sure: those before it may have been collected, and are never made again.
     first: Annotated[int, Field(ge=1)] = 1
     nonce: str = ""
+    #: The incarnation whose seed a fork has up to the point where it forks; empty for a session of its own.
+    birth: str = ""
+
+
+class ForkPoint(_Settings):
+    """Where a forked session leaves the other: at which call, in which step, asked by whom (lineage path)."""
+
+    at: str
+    step: Annotated[int, Field(ge=0)]
+    path: Annotated[str, Field(max_length=4096)]
 
 
 class Submission(BaseModel):
@@ -88,6 +106,7 @@ class Submission(BaseModel):
     grants: tuple[str, ...] | None = None
     files: dict[str, str] = {}
     flags: dict[str, Any] = {}
+    fork: ForkPoint | None = None
     nonce: str = ""
 
 
@@ -104,5 +123,10 @@ class WorkerSettings(_Settings):
     concurrency: Annotated[int, Field(ge=1)] = 64
     #: Guests kept alive between executions and parked while waiting, together.
     kept_guests: Annotated[int, Field(ge=0)] = 16
+    #: Memory that kept guests may hold together; 0 is a quarter of the machine's, so that work goes first.
+    kept_bytes: Annotated[int, Field(ge=0)] = 0
+    #: Packages imported once, for all guests: each costs every guest a little memory, and saves whoever uses it its
+    #: import. Those that are not installed, or start threads, are left out and named.
+    preload: tuple[str, ...] = ()
     #: Deaths of a guest, in a row and with nothing newly recorded between them, after which its step has failed.
     poison_deaths: Annotated[int, Field(ge=1)] = 3

@@ -1,22 +1,26 @@
 """The state folder: where everything durable lives when there is no server.
 
-``format`` says what wrote it; ``perdure.db`` is the store, ``blobs`` the large values, ``workspaces`` the files of
-sessions, ``run`` what only living processes need.
+``format`` says what wrote it; ``perdure.db`` is the store, ``blobs`` the large values, ``key`` what checkpoints are
+sealed with, ``workspaces`` the files of sessions, ``run`` what only living processes need.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import StateNewer, StateNotFound, StateUnusable
 
-__all__ = ["FORMAT", "StateFolder"]
+__all__ = ["FORMAT", "KEY_BYTES", "StateFolder", "read_key"]
 
 #: Version of everything stored; a state of a newer one is refused.
 FORMAT = 1
+
+#: Bytes of the key that checkpoints are sealed with.
+KEY_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +88,17 @@ class StateFolder:
         """The store's file."""
         return self.root / "perdure.db"
 
+    def key(self) -> bytes:
+        """Return the key that checkpoints are sealed with, made by whoever asks first. Raises StateUnusable."""
+        path = self.root / "key"
+        try:
+            if not path.exists():
+                _make_durably(path, secrets.token_bytes(KEY_BYTES))
+            return read_key(path)
+        except OSError as exc:
+            msg = f"{path} cannot be read or written ({_reason(exc)}): check its permissions"
+            raise StateUnusable(msg) from None
+
     @property
     def blobs(self) -> Path:
         """The folder of large values and images."""
@@ -104,6 +119,28 @@ def _reason(exc: Exception) -> str:
     return exc.strerror or type(exc).__name__ if isinstance(exc, OSError) else str(exc)
 
 
+def read_key(path: Path) -> bytes:
+    """Read a key's file. Raises StateUnusable, OSError."""
+    key = path.read_bytes()
+    if len(key) != KEY_BYTES:
+        msg = f"{path} has {len(key)} bytes and a key {KEY_BYTES}: restore it from a backup"
+        raise StateUnusable(msg)
+    return key
+
+
+def _make_durably(path: Path, data: bytes) -> None:
+    """Write a file that nobody has; of several at once, one wins and all read it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    _write_durably(temporary, data)
+    try:
+        path.hardlink_to(temporary)
+    except FileExistsError:
+        pass
+    finally:
+        temporary.unlink()
+    _sync_folder(path.parent)
+
+
 def _write_durably(path: Path, data: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
@@ -113,7 +150,11 @@ def _write_durably(path: Path, data: bytes) -> None:
     finally:
         os.close(fd)
     temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(path: Path) -> None:
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(folder)
     finally:

@@ -22,8 +22,9 @@ from resonate.retry import Never
 from .blobs import open_blobs
 from .durable import Promises, decoded, watch
 from .errors import StateUnusable
+from .seals import Seals, derived_key
 from .sessions import state_identity
-from .state import StateFolder
+from .state import StateFolder, read_key
 from .store import SqliteConnection
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ class Substrate:
     group: str
     pid: str
     state_id: str = ""
+    #: The file of a fleet's key; None: that of the state folder, or one derived from the state's id.
+    key: Path | None = None
     _settled: list[Callable[[Promise], None]] = field(default_factory=list)
     _resonate: Resonate | None = None
     _promises: Promises | None = None
@@ -75,6 +78,7 @@ class Substrate:
         blobs: str | Path | None = None,
         group: str = "default",
         working: bool = True,
+        key: str | Path | None = None,
     ) -> Substrate:
         """Use a Resonate server (``http://``) or Resonate on Postgres (``postgresql://``).
 
@@ -99,13 +103,25 @@ class Substrate:
         else:
             msg = f"{url!r} names no kind of store: use http://, https:// or postgresql://"
             raise StateUnusable(msg)
-        return cls(own, open_blobs(blobs or own.blobs), network, source, group, pid)
+        made = cls(own, open_blobs(blobs or own.blobs), network, source, group, pid)
+        made.key = Path(key) if key else None
+        return made
 
     @property
     def promises(self) -> Promises:
         """Promises of this state; once it is started."""
         assert self._promises is not None, "the substrate is not started"  # noqa: S101
         return self._promises
+
+    def seals(self) -> Seals:
+        """Return what seals this state's checkpoints, once it is started. Raises StateUnusable, OSError."""
+        if self.key is not None:
+            key = read_key(self.key)
+        elif isinstance(self.network, SqliteConnection):
+            key = self.folder.key()
+        else:
+            key = derived_key(self.state_id)
+        return Seals(key, self.promises)
 
     def on_settled(self, callback: Callable[[Promise], None]) -> None:
         """Call back with every promise whose settlement is announced to this process."""

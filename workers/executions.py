@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from perdure.engine.blobs import BlobDamaged, BlobMissing
 from perdure.engine.durable import Attempt, AttemptLost, now_ms
 from perdure.engine.errors import PerdureError
 from perdure.engine.events import Ended
-from perdure.engine.ids import cancel_id
+from perdure.engine.ids import cancel_id, record_id
 from perdure.engine.records import ErrorInfo, Result
+from perdure.engine.seals import CheckpointForged
 
 from .admission import Refused, admit
 from .handlers import Handlers, Scope
@@ -78,10 +80,17 @@ class Executions:
                 status="busy" if exc.status == "busy" else "refused",
                 error=ErrorInfo(type=exc.status, message=str(exc), module="perdure"),
             )
+        attempt.seal = lambda id, value: self._services.seals.add(id, value, job.base.step)
         live = await self._take_over(attempt, job)
         watch = asyncio.create_task(self._watch(attempt, live))
         try:
             return await Tenure(self._services, attempt, job, live).work()
+        except (BlobDamaged, BlobMissing, CheckpointForged) as exc:
+            if await attempt.get(record_id(attempt.id, 0, 0)) is not None:
+                raise await _given_back(attempt, exc) from exc
+            # Nothing of it has happened: a definite end loses nothing, and says what is to be mended.
+            error = ErrorInfo(type=type(exc).__name__, message=str(exc), module="perdure")
+            return Result(execution=attempt.id, status="refused", error=error)
         except (OSError, PerdureError) as exc:
             raise await _given_back(attempt, exc) from exc
         finally:

@@ -23,6 +23,7 @@ from .messages import ProtocolViolation, Ready
 from .zygote import STATUS_TIMEOUT, UNKNOWN
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from .checkpoints import Held
@@ -61,8 +62,12 @@ class Death:
     signal: int | None
     code: int | None
     reason: str = ""
+    #: The limit it was ended for, by its name in the session's settings.
+    limit: str = ""
 
     def __str__(self) -> str:
+        if self.limit:
+            return f"{self.reason} (the limit {self.limit} of the session can be raised)"
         if self.reason:
             return self.reason
         if self.signal is not None:
@@ -120,7 +125,7 @@ class WorkspaceLock:
             self.fd = -1
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Guest:
     """A live guest process and the link to it."""
 
@@ -137,6 +142,9 @@ class Guest:
     held: Held | None = None
     pidfd: int = -1
     _reason: str = ""
+    _limit: str = ""
+    _ran: float = 0.0
+    _since: float | None = None
     _how: tuple[int | None, int | None] | None = None
 
     def __post_init__(self) -> None:
@@ -220,8 +228,10 @@ class Guest:
         self.link.close()
 
     def _die(self, number: int | None, code: int | None) -> None:
+        if number == signal.SIGXCPU and not self._reason:
+            self._limit, self._reason = "cpu_seconds", "it used all the CPU seconds it may"
         if not self.died.done():
-            self.died.set_result(Death(number, code, self._reason))
+            self.died.set_result(Death(number, code, self._reason, self._limit))
 
     @property
     def alive(self) -> bool:
@@ -234,15 +244,34 @@ class Guest:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self.pidfd, number)
 
+    @contextlib.contextmanager
+    def running(self, *, anew: bool) -> Iterator[None]:
+        """Count the time that code runs; ``anew`` for another execution than before."""
+        loop = asyncio.get_running_loop()
+        self._ran, self._since = 0.0 if anew else self._ran, loop.time()
+        try:
+            yield
+        finally:
+            self._ran, self._since = self.ran(loop.time()), None
+
+    def ran(self, now: float) -> float:
+        """Seconds that the execution has run in this guest."""
+        return self._ran + (now - self._since if self._since is not None else 0.0)
+
     def freeze(self) -> None:
         """Stop every thread of the guest where it is."""
         self.signal(signal.SIGSTOP)
-        self.frozen = True
+        self.frozen = self.link.frozen = True
 
     def thaw(self) -> None:
         """Let a frozen guest go on."""
-        self.frozen = False
+        self.frozen = self.link.frozen = False
         self.signal(signal.SIGCONT)
+
+    async def exceed(self, limit: str, reason: str) -> Death:
+        """Kill the guest for a limit of its session, and wait until it is gone."""
+        self._limit = limit
+        return await self.kill(reason)
 
     async def kill(self, reason: str) -> Death:
         """Kill the guest and wait until it is gone."""

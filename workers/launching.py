@@ -34,7 +34,7 @@ def guest_config(
     return {
         "session": session,
         "incarnation": settings.incarnation,
-        "seed": seed_of(settings.incarnation),
+        "seed": seed_of(settings.birth or settings.incarnation),
         "grants": grants,
         "limits": settings.limits.model_dump(mode="json"),
         "isolation": policy.to_wire(),

@@ -1,7 +1,8 @@
 """The host's end of the channel to a guest.
 
-1. The guest is hostile: a length is checked before a byte is read, and anything unexpected ends it (law 7).
-2. Reading waits for the handler, so a flood of messages slows the guest, not the host.
+1. The guest is hostile: a length is checked before its payload is kept, and anything unexpected ends it (law 7).
+2. Reading waits for the handler, so a flood of messages slows the guest, not the host; nor do other guests wait for it.
+3. A guest that does not read holds up only what is sent to it: code may compute for hours and read nothing meanwhile.
 """
 
 from __future__ import annotations
@@ -28,6 +29,16 @@ MAX_FRAME = 1 << 20
 MAX_STREAM = 4 << 30
 #: Streams a guest may have open or unused at once: one value and one image, with room.
 MAX_STREAMS = 8
+#: Bytes of all streams that a guest has open or unused at once.
+MAX_STREAMED = MAX_STREAM + (64 << 20)
+#: Seconds from the first byte of a frame to its last: a guest writes a frame at once, a loaded machine may not.
+FRAME_TIMEOUT = 30.0
+#: Frames within so many seconds. Honest ones are slowed by what is done with them, to far below this.
+MAX_FRAMES, FRAMES_WINDOW = 200_000, 10.0
+#: Frames after which others of the loop have their turn.
+TURN = 64
+#: Bytes asked of the socket at once.
+READ_SIZE = 256 << 10
 #: Payload of one chunk of ours.
 CHUNK = 256 << 10
 
@@ -48,7 +59,11 @@ class Link:
         self._writer = writer
         self._streams: dict[int, tuple[int, bytearray]] = {}
         self._next_stream = 1
-        self._header: tuple[int, int] | None = None
+        #: What was read and is not a whole frame yet: whoever reads may be cancelled in between.
+        self._buffer = bytearray()
+        self._frames, self._window = 0, 0.0
+        #: A guest that was stopped may be in the middle of a frame for as long as it is.
+        self.frozen = False
 
     @classmethod
     async def over(cls, sock: socket.socket) -> Link:
@@ -84,30 +99,68 @@ class Link:
         return bytes(data)
 
     async def _frame(self) -> tuple[int, bytes]:
-        try:
-            # The header is kept while its payload is awaited: whoever reads may be cancelled in between.
-            if self._header is None:
-                self._header = _HEADER.unpack(await self._reader.readexactly(_HEADER.size))
-            length, kind = self._header
-            if not 1 <= length <= MAX_FRAME or kind not in (_MESSAGE, _CHUNK):
-                msg = f"frame of kind {kind} and length {length}"
-                raise ProtocolViolation(msg)
-            payload = await self._reader.readexactly(length - 1)
-            self._header = None
-            return kind, payload
-        except (asyncio.IncompleteReadError, ConnectionError) as exc:
-            msg = "the guest closed its channel"
-            raise LinkClosed(msg) from exc
+        if self._frames % TURN == TURN - 1:
+            # Frames that are here already are read without a wait, and would keep everybody else from running.
+            await asyncio.sleep(0)
+        began: float | None = None
+        while (frame := self._whole()) is None:
+            loop = asyncio.get_running_loop()
+            if self._buffer and began is None:
+                began = loop.time()
+            try:
+                async with asyncio.timeout_at(None if began is None else began + FRAME_TIMEOUT):
+                    data = await self._reader.read(READ_SIZE)
+            except TimeoutError:
+                if self.frozen:
+                    began = None
+                    continue
+                msg = f"a frame was not finished within {FRAME_TIMEOUT:g} s"
+                raise ProtocolViolation(msg) from None
+            except ConnectionError as exc:
+                msg = "the guest closed its channel"
+                raise LinkClosed(msg) from exc
+            if not data:
+                msg = "the guest closed its channel"
+                raise LinkClosed(msg)
+            self._buffer += data
+        self._count()
+        return frame
+
+    def _whole(self) -> tuple[int, bytes] | None:
+        """Take the first frame out of what was read, if it is whole."""
+        if len(self._buffer) < _HEADER.size:
+            return None
+        length, kind = _HEADER.unpack_from(self._buffer)
+        if not 1 <= length <= MAX_FRAME or kind not in (_MESSAGE, _CHUNK):
+            msg = f"a frame of kind {kind} and length {length}"
+            raise ProtocolViolation(msg)
+        end = _HEADER.size + length - 1
+        if len(self._buffer) < end:
+            return None
+        payload = bytes(memoryview(self._buffer)[_HEADER.size : end])
+        del self._buffer[:end]
+        return kind, payload
+
+    def _count(self) -> None:
+        self._frames += 1
+        now = asyncio.get_running_loop().time()
+        if now - self._window > FRAMES_WINDOW:
+            self._frames, self._window = 0, now
+        elif self._frames > MAX_FRAMES:
+            msg = f"more than {MAX_FRAMES} frames within {FRAMES_WINDOW:g} s"
+            raise ProtocolViolation(msg)
 
     def _open(self, opened: StreamOpened) -> None:
-        if opened.id in self._streams or len(self._streams) >= MAX_STREAMS or opened.size > MAX_STREAM:
+        total = opened.size + sum(size for size, _ in self._streams.values())
+        if opened.id in self._streams or len(self._streams) >= MAX_STREAMS or total > MAX_STREAMED:
             msg = f"stream {opened.id} of {opened.size} bytes refused"
             raise ProtocolViolation(msg)
         self._streams[opened.id] = (opened.size, bytearray())
 
     def _chunk(self, payload: bytes) -> None:
-        if len(payload) < _STREAM.size:
-            msg = "short chunk"
+        if len(payload) <= _STREAM.size:
+            # One without content costs its sender nothing, and could come for ever.
+            msg = "a chunk without content"
             raise ProtocolViolation(msg)
         (stream,) = _STREAM.unpack_from(payload)
         size, data = self._streams.get(stream, (-1, bytearray()))

@@ -4,7 +4,7 @@
    something had settled; otherwise it is killed.
 2. An idle guest serves an execution only if its own checkpoint is that execution's base.
 3. A parked guest is frozen; an idle one is not, since threads of the user may run between executions. The least
-   recently used goes first when there are too many.
+   recently used goes first when there are too many, they hold too much memory, or the machine has little left.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import asyncio
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from .watchdog import usage_of
 
 if TYPE_CHECKING:
     from .guests import Guest
@@ -39,11 +41,13 @@ class Idle:
 
 
 class Pool:
-    """Kept guests by session; at most one a session, at most ``limit`` in all."""
+    """Kept guests by session; at most one a session, at most ``limit`` in all, holding at most ``memory`` bytes."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, memory: int) -> None:
         self._limit = limit
+        self._memory = memory
         self._kept: OrderedDict[str, Parked | Idle] = OrderedDict()
+        self._held: dict[str, int] = {}
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -99,9 +103,22 @@ class Pool:
         if old is not None:
             await _guest(old).kill("another guest took its place")
         self._kept[session] = kept
+        # Measured once: a kept guest hardly grows, and what its threads do is watched for itself.
+        self._held[session] = usage_of(_guest(kept).pid).memory
         while len(self._kept) > self._limit:
-            _, oldest = self._kept.popitem(last=False)
-            await _guest(oldest).kill("it was the least recently used of too many kept guests")
+            await self._evict("it was the least recently used of too many kept guests")
+        while self._kept and sum(self._held.get(each, 0) for each in self._kept) > self._memory:
+            await self._evict("kept guests held too much memory, and it was the least recently used")
+
+    async def relieve(self) -> None:
+        """Give up the least recently used: the machine is short of memory."""
+        if self._kept:
+            await self._evict("the machine is short of memory, and it was the least recently used kept guest")
+
+    async def _evict(self, reason: str) -> None:
+        session, oldest = self._kept.popitem(last=False)
+        self._held.pop(session, None)
+        await _guest(oldest).kill(reason)
 
 
 def _guest(kept: Parked | Idle) -> Guest:

@@ -216,6 +216,7 @@ class Recorder:
             "args": await stored(self._blobs, request.data),
             "print": request.print,
             "line": request.line,
+            "after": request.after,
             "effect": effect,
             "worker": self._worker,
         }

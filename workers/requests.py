@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["fingerprint", "refuse_refs", "request_of"]
 
 
-def request_of(call: Call, link: Link) -> Request:
-    """Return a call of the guest as the journal knows it. Raises ProtocolViolation."""
+def request_of(call: Call, link: Link, after: int) -> Request:
+    """Return a call of the guest as the journal knows it, asked after so many deliveries. Raises ProtocolViolation."""
     if call.args_stream is not None:
         data = json.loads(link.take(call.args_stream))
         if not isinstance(data, dict):
@@ -29,7 +29,7 @@ def request_of(call: Call, link: Link) -> Request:
     else:
         data = call.args or {}
     refuse_refs(data)
-    return Request(call.path, call.name, data, fingerprint(call.name, data), call.line)
+    return Request(call.path, call.name, data, fingerprint(call.name, data), call.line, after)
 
 
 def fingerprint(name: str, data: Any) -> str:

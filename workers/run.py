@@ -281,7 +281,7 @@ class Run:
     # -- calls -------------------------------------------------------------------------
 
     async def _asked(self, call: Call) -> None:
-        request = request_of(call, self.guest.link)
+        request = request_of(call, self.guest.link, self.journal.consumed)
         match self.journal.ask(request):
             case Divergence() as divergence:
                 self._finish(Diverging(divergence))

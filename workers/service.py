@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import sys
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +29,7 @@ from .launching import guest_config
 from .leases import LeaseKeeper, TimedNetwork
 from .pool import Pool
 from .walls import must_have
+from .watchdog import Watchdog
 from .zygotes import Kind, Source, Zygotes
 
 if TYPE_CHECKING:
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
     from perdure.engine.blobs import BlobStore
     from perdure.engine.durable import Promise, Promises
     from perdure.engine.events import Observer
+    from perdure.engine.seals import Seals
     from perdure.engine.settings import SessionSettings
 
     from .admission import Job
@@ -69,6 +73,7 @@ class Services:
     pool: Pool
     identity: str
     zygotes: Zygotes
+    watchdog: Watchdog
     observer: Observer | None = None
 
     @property
@@ -80,6 +85,11 @@ class Services:
     def blobs(self) -> BlobStore:
         """Large values and images."""
         return self.substrate.blobs
+
+    @cached_property
+    def seals(self) -> Seals:
+        """What seals checkpoints."""
+        return self.substrate.seals()
 
     @property
     def state_id(self) -> str:
@@ -118,9 +128,14 @@ class Services:
             config = guest_config(settings, job.id.session, workspace, self.describe(job.grants), source)
             guest = await Guest.start(config, lock, source.zygote)
             guest.layers, guest.missing = source.layers, source.missing
+            self.watchdog.watch(guest, settings.limits, workspace)
             return guest
 
         return await self.zygotes.start(_kind(settings), begin)
+
+
+def _quarter_of_memory() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
 
 
 def _kind(settings: SessionSettings) -> Kind:
@@ -149,11 +164,20 @@ class Worker:
         self._substrate = substrate
         self._settings = settings or WorkerSettings(group=substrate.group)
         self._leases = LeaseKeeper(substrate.pid, self._settings.lease_seconds, self._settings.lease_margin_seconds)
-        self._pool = Pool(self._settings.kept_guests)
+        self._pool = Pool(self._settings.kept_guests, self._settings.kept_bytes or _quarter_of_memory())
         folder = substrate.folder
-        self._zygotes = Zygotes(folder.root, folder.workspaces)
+        self._zygotes = Zygotes(folder.root, folder.workspaces, self._settings.preload)
+        self._watchdog = Watchdog(self._pool.relieve)
         self._services = Services(
-            substrate, registry, self._settings, self._leases, self._pool, own_identity(), self._zygotes, observer
+            substrate,
+            registry,
+            self._settings,
+            self._leases,
+            self._pool,
+            own_identity(),
+            self._zygotes,
+            self._watchdog,
+            observer,
         )
         self._executions = Executions(self._services)
         self._heard: set[asyncio.Task[None]] = set()
@@ -185,6 +209,7 @@ class Worker:
         """Give every task back, kill every guest, close the substrate."""
         await self._executions.close()
         await self._pool.close()
+        await self._watchdog.close()
         if self._warm is not None:
             await asyncio.gather(self._warm, return_exceptions=True)
         await self._zygotes.close()

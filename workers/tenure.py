@@ -18,6 +18,7 @@ from perdure.engine.events import Launched
 from perdure.engine.ids import cancel_id, record_id, step_id
 from perdure.engine.journal import Journal, JournalDamaged
 from perdure.engine.records import ErrorInfo, Result
+from perdure.engine.sessions import seed_of
 
 from .deaths import Deaths
 from .endings import Ending
@@ -53,6 +54,8 @@ class Tenure:
         #: The step whose checkpoint the current step starts from, and its value; nothing at the session's birth.
         self._base = job.base
         self._deaths = Deaths([])
+        #: Whether the guest is one that was parked and goes on.
+        self._resumed = False
         #: What stood around the step's first guest.
         self._isolation: dict[str, Any] | None = None
 
@@ -76,6 +79,7 @@ class Tenure:
                 return await self._drive(run)
             except GuestDied as exc:
                 run = self._live.run = None
+                self._resumed = False
                 records = await self._records()
                 await self._deaths.record(attempt, self._step, len(records), exc)
                 end = self._end_of_deaths(exc)
@@ -98,12 +102,15 @@ class Tenure:
         if parked is None:
             return None
         parked.run.handlers = self._live.handlers
+        self._resumed = True
         return parked.run
 
     def _end_of_deaths(self, died: GuestDied) -> tuple[str, str, str] | None:
         """Say how the execution ends after a guest's death; None if it goes on with another guest."""
         if self._live.cancelled:
             return "cancelled", "Cancelled", f"cancelled; the guest was killed: {died}"
+        if died.death.limit:
+            return "crashed", "LimitExceeded", f"its process was ended: {died}"
         times = self._deaths.in_a_row()
         if times < self._services.settings.poison_deaths:
             return None
@@ -122,6 +129,7 @@ class Tenure:
         kept = guest is not None
         if guest is None:
             await services.pool.drop(session, "its execution starts from a checkpoint")
+            await services.seals.verify(self._base.step)
             guest = await fresh_guest(services, job, self._base, submission.files, self._isolation)
         run = Run(guest, self._attempt.id, self._step, journal, self._live.handlers, services.blobs, services.identity)
         run.kept = kept
@@ -130,9 +138,12 @@ class Tenure:
         return run
 
     def _message(self) -> dict[str, Any]:
-        submission = self._job.submission
+        submission, fork = self._job.submission, None
+        if submission.fork is not None and submission.fork.step == self._step:
+            fork = {"path": submission.fork.path, "seed": seed_of(self._job.head.settings.incarnation)}
         return {
             "t": "execute",
+            "fork": fork,
             "execution": self._attempt.id,
             "code": submission.code,
             "filename": submission.filename or f"<{self._attempt.id}>",
@@ -143,7 +154,8 @@ class Tenure:
         }
 
     async def _drive(self, run: Run) -> Result:
-        end = await run.drive(self._attempt)
+        with run.guest.running(anew=not self._resumed):
+            end = await run.drive(self._attempt)
         match end:
             case Ended():
                 return await self._ended(run, end)

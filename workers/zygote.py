@@ -32,8 +32,8 @@ __all__ = ["STATUS_TIMEOUT", "UNKNOWN", "Forked", "Plan", "Zygote", "ZygoteFaile
 
 log = structlog.get_logger()
 
-#: Seconds for a zygote to start and import what is preloaded: 0.1 s without, 0.5 s with pandas; a cold disk needs more.
-START_TIMEOUT = 60.0
+#: Seconds for a zygote to start, and for each package to be imported: a cold disk needs far more than the usual 0.1.
+START_TIMEOUT = 30.0
 #: Seconds for a fork: 3 ms are usual. A zygote that takes so long is given up.
 FORK_TIMEOUT = 20.0
 #: Seconds between the end of a guest's process and the zygote saying how it ended.
@@ -134,16 +134,27 @@ class Zygote:
         loop.add_reader(ours.fileno(), zygote._read)
         try:
             socket.send_fds(ours, [order], [])
-            async with asyncio.timeout(START_TIMEOUT):
-                await asyncio.shield(zygote._up)
+            await zygote._come_up()
         except (OSError, TimeoutError) as exc:
             await zygote.kill()
-            why = "no answer in time" if isinstance(exc, TimeoutError) else str(exc)
+            why = f"no answer within {START_TIMEOUT:g} s" if isinstance(exc, TimeoutError) else str(exc)
             raise ZygoteFailed(why, importing=zygote._importing) from exc
         except BaseException:
             await zygote.kill()
             raise
         return zygote
+
+    async def _come_up(self) -> None:
+        assert self._up is not None  # noqa: S101 - made before
+        while True:
+            importing = self._importing
+            try:
+                async with asyncio.timeout(START_TIMEOUT):
+                    await asyncio.shield(self._up)
+                return
+            except TimeoutError:
+                if self._importing == importing:
+                    raise
 
     @property
     def alive(self) -> bool:
@@ -169,13 +180,17 @@ class Zygote:
                 socket.send_fds(self.control, [message], [channel, lock, words])
                 async with asyncio.timeout(FORK_TIMEOUT):
                     return await asked
+            except asyncio.CancelledError:
+                if asked.done() and not asked.cancelled() and asked.exception() is None:
+                    # It came at the same moment, and nobody will take it.
+                    _end(asked.result().pidfd)
+                raise
             except TimeoutError as exc:
                 await self.kill()
                 raise ZygoteGone(f"the zygote forked no guest within {FORK_TIMEOUT:g} s") from exc
             except OSError as exc:
-                raise ZygoteGone(f"the zygote cannot be asked: {exc}") from exc
-            finally:
                 self._asked.pop(number, None)
+                raise ZygoteGone(f"the zygote cannot be asked: {exc}") from exc
 
     async def kill(self) -> None:
         """End it, and with it all its guests; wait until it is gone."""
@@ -237,7 +252,7 @@ class Zygote:
             case "forked":
                 self._forked(message["id"], handed.pop())
             case "refused":
-                asked = self._asked.get(message["id"])
+                asked = self._asked.pop(message["id"], None)
                 if asked is not None and not asked.done():
                     asked.set_exception(ZygoteGone(str(message["why"])))
             case "exited":
@@ -264,14 +279,12 @@ class Zygote:
             self._up.set_exception(problem)
 
     def _forked(self, number: int, pidfd: int) -> None:
-        asked = self._asked.get(number)
+        asked = self._asked.pop(number, None)
         ended: asyncio.Future[tuple[int | None, int | None]] = asyncio.get_running_loop().create_future()
         self._guests[number] = ended
         if asked is None or asked.done():
             # Whoever asked has gone: nobody may run in a workspace for nobody.
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-            os.close(pidfd)
+            _end(pidfd)
             return
         asked.set_result(Forked(_pid_of(pidfd), pidfd, ended))
 
@@ -295,6 +308,7 @@ class Zygote:
         for asked in self._asked.values():
             if not asked.done():
                 asked.set_exception(ZygoteGone("the zygote ended"))
+        self._asked.clear()
         for ended in self._guests.values():
             if not ended.done():
                 ended.set_result(UNKNOWN)
@@ -317,6 +331,12 @@ def _order(plan: Plan) -> tuple[bytes, list[str]]:
         "own_processes": plan.own_processes,
     }
     return json.dumps(order).encode(), command
+
+
+def _end(pidfd: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    os.close(pidfd)
 
 
 def _pid_of(pidfd: int) -> int:

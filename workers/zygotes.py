@@ -77,10 +77,18 @@ class Source:
 class Zygotes:
     """Zygotes by kind."""
 
-    def __init__(self, state: Path, workspaces: Path, preload: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        state: Path,
+        workspaces: Path,
+        preload: tuple[str, ...] = (),
+        also_readable: tuple[Path, ...] = (),
+    ) -> None:
+        """Guests may read ``also_readable`` beside their interpreter, and work in folders of ``workspaces``."""
         self._state = state
         self._workspaces = workspaces
         self._preload = preload
+        self._also_readable = also_readable
         self._readable: dict[Path, asyncio.Task[Readable]] = {}
         self._current: dict[Kind, asyncio.Task[Source]] = {}
         self._retired: set[Zygote] = set()
@@ -133,7 +141,9 @@ class Zygotes:
             msg = f"{python} lies in {self._state}, where guests may write: an interpreter there could be anybody's"
             raise InterpreterUnusable(msg)
         interpreter = inspect_interpreter(python)
-        return readable_paths(interpreter, private=[self._state], also_readable=launch.needed_files())
+        return readable_paths(
+            interpreter, private=[self._state], also_readable=[*launch.needed_files(), *self._also_readable]
+        )
 
     async def _start(self, kind: Kind) -> Source:
         if kind.level is IsolationLevel.PROCESS:

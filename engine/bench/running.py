@@ -28,6 +28,7 @@ type Bench = Callable[[Path], Awaitable[Rows]]
 BENCHES: dict[str, str] = {
     "calls": "perdure.engine.bench.calls:bench_calls",
     "execution": "perdure.engine.bench.execution:bench_execution",
+    "store": "perdure.engine.bench.store:bench_store",
 }
 
 

@@ -216,11 +216,15 @@ def worker(
         str | None, typer.Option(help="Where the fleet keeps large values: a shared folder, s3://, gs:// or az://.")
     ] = None,
     group: Annotated[str, typer.Option(help="The group whose executions it takes.")] = "default",
+    key: Annotated[
+        Path | None,
+        typer.Option(help="The file of the fleet's key that seals checkpoints: 32 random bytes."),
+    ] = None,
 ) -> None:
     """Run a worker until it is told to stop; --grant makes capabilities of your own known to it."""
     from .running import run_worker
 
-    _do(run_worker(state, grant or [], url, blobs, group))
+    _do(run_worker(state, grant or [], url, blobs, group, key))
 
 
 @app.command()

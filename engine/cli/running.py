@@ -72,12 +72,14 @@ async def _granted(client: Client, name: str, choices: Choices) -> list[str] | N
     return None if await read_settings(client.substrate.promises, name) is not None else ["input"]
 
 
-async def run_worker(state: Path, grants: list[str], url: str | None, blobs: str | None, group: str) -> None:
+async def run_worker(
+    state: Path, grants: list[str], url: str | None, blobs: str | None, group: str, key: Path | None
+) -> None:
     """Run a worker until it is told to stop."""
     hear_worker()
     _reach_own_modules()
     if url is None:
         substrate = Substrate.embedded(state, group=group)
     else:
-        substrate = Substrate.remote(url, folder=state, blobs=blobs, group=group)
+        substrate = Substrate.remote(url, folder=state, blobs=blobs, group=group, key=key)
     await importlib.import_module("perdure.workers.service").serve(substrate, grants)

@@ -8,14 +8,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..blobs import BlobDamaged, BlobMissing
+from ..seals import CheckpointForged
 from ..store import SqliteConnection, problems
 from .collecting import named_blobs
 
 if TYPE_CHECKING:
+    from ..durable import Promise
+    from ..seals import Seals
     from ..substrate import Substrate
 
 __all__ = ["Checked", "check"]
 
+_STEP = re.compile(r".+:s[0-9]+")
 _REF = re.compile(rb"blake3:[0-9a-f]{64}")
 #: How a record of output begins: what code printed names nothing.
 _OUTPUT = b'{"kind":"output"'
@@ -44,7 +48,7 @@ async def check(substrate: Substrate) -> Checked:
         return Checked(0, 0, 0, tuple(found[:MAX_PROBLEMS]))
     stored = set(await substrate.blobs.refs())
     damaged = [line for ref in sorted(stored) if (line := await _wrong(substrate, ref))]
-    promises, missing = await _missing(network, stored)
+    promises, missing = await _promises(network, substrate, stored)
     named = await named_blobs(network, substrate.blobs) if not damaged else stored
     return Checked(promises, len(stored), len(stored - named), tuple((damaged + missing)[:MAX_PROBLEMS]))
 
@@ -57,9 +61,9 @@ async def _wrong(substrate: Substrate, ref: str) -> str | None:
     return None
 
 
-async def _missing(network: SqliteConnection, stored: set[str]) -> tuple[int, list[str]]:
-    """Return how many promises there are, and a line for each blob that one names and nobody has."""
-    count, lines = 0, []
+async def _promises(network: SqliteConnection, substrate: Substrate, stored: set[str]) -> tuple[int, list[str]]:
+    """Return how many promises there are, and a line for each wrong seal and each blob that is named and not there."""
+    count, lines, seals = 0, list[str](), substrate.seals()
     after: str | None = None
     while page := await network.payloads(after):
         for id, text in page:
@@ -68,5 +72,17 @@ async def _missing(network: SqliteConnection, stored: set[str]) -> tuple[int, li
                 continue
             gone = {ref.decode() for ref in _REF.findall(text)} - stored
             lines += [f"{id} names {ref}, which is missing: restore the blobs from a backup" for ref in sorted(gone)]
+            if _STEP.fullmatch(id) is not None:
+                lines += await _seal(seals, id, await substrate.promises.get(id))
         after = page[-1][0]
     return count, lines
+
+
+async def _seal(seals: Seals, id: str, step: Promise | None) -> list[str]:
+    if step is None or not isinstance(step.value, dict) or step.value.get("checkpoint") is None:
+        return []
+    try:
+        seals.check(id, step.value)
+    except CheckpointForged as exc:
+        return [str(exc)]
+    return []

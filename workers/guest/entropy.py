@@ -1,7 +1,7 @@
 """Randomness of the session: one seed at its birth, a stream derived from it where Python asks the kernel.
 
 1. Nothing is reseeded afterwards: the state travels with the checkpoint.
-2. The n-th byte of the stream depends on the seed and n alone.
+2. The n-th byte of the stream depends on the seed and n alone. What C asks of the kernel has a stream of its own.
 """
 
 from __future__ import annotations
@@ -11,9 +11,15 @@ import os
 import random
 import sys
 import threading
-from typing import Any
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["Stream", "get_state", "install", "set_state"]
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .shim import Shim
+
+__all__ = ["Stream", "get_state", "install", "set_state", "undone"]
 
 _BLOCK = 64
 
@@ -22,9 +28,15 @@ class Stream:
     """Bytes keyed by the seed: block n is BLAKE2b(n) under the seed as key."""
 
     def __init__(self, seed: int) -> None:
-        self._key = hashlib.blake2b(str(seed).encode(), digest_size=32, person=b"perdure.entropy").digest()
-        self.position = 0
         self._lock = threading.Lock()
+        #: Whether the code has seeded Python's own generator itself: then its numbers are not ours to change.
+        self.seeded = False
+        self.key(seed)
+
+    def key(self, seed: int, position: int = 0) -> None:
+        """Draw from this seed from now on."""
+        self.seed, self.position = seed, position
+        self._key = hashlib.blake2b(str(seed).encode(), digest_size=32, person=b"perdure.entropy").digest()
 
     def read(self, size: int) -> bytes:
         """Return the next bytes, as ``os.urandom`` would."""
@@ -39,16 +51,48 @@ class Stream:
 
 
 _stream = Stream(0)
+_shim: Shim | None = None
 
 
 def get_state() -> dict[str, Any]:
-    """Return how far the stream was read, as JSON data for a checkpoint."""
-    return {"position": _stream.position}
+    """Return the seed and how far its streams were read, as JSON data for a checkpoint."""
+    kernel = _shim.position if _shim else 0
+    return {"seed": _stream.seed, "position": _stream.position, "kernel": kernel, "seeded": _stream.seeded}
 
 
 def set_state(state: dict[str, Any]) -> None:
     """Go on where a checkpoint was."""
-    _stream.position = int(state["position"])
+    _key(int(state["seed"]), int(state["position"]), int(state["kernel"]))
+    _stream.seeded = bool(state["seeded"])
+
+
+def reseed(seed: int) -> None:
+    """Go on with another seed: the session is a fork, and here it leaves the other."""
+    _key(seed, 0, 0)
+    if not _stream.seeded:
+        _seed_generator(seed)
+
+
+def _key(seed: int, position: int, kernel: int) -> None:
+    _stream.key(seed, position)
+    if _shim:
+        _shim.key(hashlib.blake2b(str(seed).encode(), digest_size=32, person=b"perdure.kernel").digest())
+        _shim.position = kernel
+
+
+@contextmanager
+def undone() -> Iterator[None]:
+    """Return a context after which nothing was drawn: hooks of a checkpoint run in it."""
+    state = get_state()
+    try:
+        yield
+    finally:
+        set_state(state)
+
+
+def _seed_generator(seed: int) -> None:
+    random.seed(seed)
+    _stream.seeded = False
 
 
 def patch() -> None:
@@ -66,6 +110,8 @@ def patch() -> None:
 
     def seeded(self: random.Random, a: Any = None, version: int = 2) -> None:
         """Seed the generator; without a seed, from the session's."""
+        if self is random._inst:
+            _stream.seeded = a is not None
         seed_random(self, int.from_bytes(_stream.read(32)) if a is None else a, version)
 
     seeded.__name__, seeded.__qualname__ = "seed", "Random.seed"
@@ -83,12 +129,13 @@ def getrandom(size: int, flags: int = 0) -> bytes:
     return _stream.read(size)
 
 
-def install(seed: int) -> None:
+def install(seed: int, shim: Shim | None) -> None:
     """Begin the session's randomness: what was imported before, in a zygote, is seeded anew."""
-    global _stream  # noqa: PLW0603 - one guest, one stream
+    global _stream, _shim
     patch()
-    _stream = Stream(seed)
-    random.seed(seed)
+    _stream, _shim = Stream(seed), shim
+    _key(seed, 0, 0)
+    _seed_generator(seed)
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random is not None:
         own = hashlib.blake2b(str(seed).encode(), digest_size=32, person=b"perdure.numpy").digest()
@@ -96,3 +143,5 @@ def install(seed: int) -> None:
     uuid = sys.modules.get("uuid")
     if uuid is not None:
         uuid._generate_time_safe = None  # type: ignore[attr-defined]
+        # The address of a network card is another on another machine.
+        uuid._node = int.from_bytes(hashlib.blake2b(str(seed).encode(), digest_size=6).digest()) | 1 << 40  # type: ignore[attr-defined]

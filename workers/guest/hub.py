@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .channel import Channel
     from .replay import Delivery
     from .signals import Critical
+    from .wallclock import WallClock
     from .wire import Message
 
 __all__ = ["BUSY_TURNS", "Hub"]
@@ -44,11 +45,14 @@ STUCK_LOOK = 0.1
 class Hub:
     """Who asked, who waits, what has arrived and what is recorded."""
 
-    def __init__(self, channel: Channel, critical: Critical, flush: Callable[[], None]) -> None:
+    def __init__(self, channel: Channel, critical: Critical, flush: Callable[[], None], wall: WallClock) -> None:
         self.channel = channel
         self.clock = Clock()
+        self.wall = wall
         self.deliveries = Deliveries()
         self.execution = ""
+        #: Called with the path of every reply that is consumed.
+        self.consumed: Callable[[str], None] = lambda _path: None
         #: How many threads of the user run, not counting those that wait here; set by the threads module.
         self.running_threads: Callable[[set[int]], int] = lambda _blocked: 0
         self.guard = Guard(critical)
@@ -69,10 +73,12 @@ class Hub:
         with self.guard:
             self.execution = execution
             self.deliveries = Deliveries(recorded)
+            self.wall.begin(execution, self.deliveries.readings)
 
     def end(self) -> None:
         """End the execution: nothing enters until the next one begins."""
         self.execution = ""
+        self.wall.end()
 
     def next_message(self) -> Message:
         """Wait for the next message that is for the main program (main thread, between executions)."""
@@ -163,7 +169,7 @@ class Hub:
             if head.turns != turns or not loop.takes(head):
                 return False
             self._replayed(loop)
-            self._mail.asked.pop(head.path, None)
+            self._mail.forget(head.path)
             loop.deliver(head.kind, head.path, head.outcome)
             return True
         asked = next((each for each in self._mail.inbox if each.owner is loop), None)
@@ -184,11 +190,15 @@ class Hub:
 
     def _replayed(self, party: Party) -> Delivery:
         delivery = self.deliveries.replayed()
+        self.wall.next()
+        self._note(delivery.kind, delivery.path)
         self._wake_others(party)
         return delivery
 
     def _entered(self, kind: str, path: str, turns: int) -> None:
         self.deliveries.entered(kind, path, turns)
+        self.wall.next()
+        self._note(kind, path)
         if self.deliveries.unreported >= UNREPORTED:
             # One thread runs, which is why nothing is waited for: the host only takes note.
             self.channel.send(
@@ -196,8 +206,12 @@ class Hub:
                 entered=True,
             )
 
+    def _note(self, kind: str, path: str) -> None:
+        if kind == REPLY:
+            self.consumed(path)
+
     def _report(self) -> dict[str, Any] | None:
-        return self.deliveries.report()
+        return self.deliveries.report(self.wall.report())
 
     # -- waiting ---------------------------------------------------------------
 

@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-__all__ = ["HASH_SEED", "argv", "environment", "needed_files"]
+__all__ = ["HASH_SEED", "argv", "environment", "needed_files", "shim"]
 
 #: Where the guest finds what it loads; removed from its environment before code runs.
 _PLACES = "PERDURE_GUEST"
@@ -54,6 +54,8 @@ def environment(python: str = sys.executable) -> dict[str, str]:
     return {
         "PATH": os.pathsep.join(paths),
         "LANG": "C.UTF-8",
+        # Another machine has another zone, and a replay there would show other times.
+        "TZ": "UTC",
         "PYTHONHASHSEED": str(HASH_SEED),
         "PYTHONDONTWRITEBYTECODE": "1",
         "MALLOC_ARENA_MAX": "2",
@@ -65,7 +67,17 @@ def environment(python: str = sys.executable) -> dict[str, str]:
 
 def _preloaded() -> dict[str, str]:
     """Return what has the loader put libraries of ours before all others, in every guest and its zygote."""
-    return {}
+    library = shim()
+    return {"LD_PRELOAD": str(library)} if library else {}
+
+
+def shim() -> Path | None:
+    """Return the library that takes over the clock at libc; None where it was not built, or is not wanted.
+
+    ``PERDURE_PURE=1`` leaves out everything that was compiled: its substitutes in Python are used.
+    """
+    library = Path(__file__).with_name("native") / "libclock.so"
+    return library if library.exists() and os.environ.get("PERDURE_PURE") != "1" else None
 
 
 def needed_files() -> list[Path]:

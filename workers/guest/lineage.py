@@ -118,6 +118,10 @@ class Family:
         if not self._local.quiet:
             self._threads[thread] = self.current().child()
 
+    def node_of_thread(self, thread: threading.Thread) -> Node | None:
+        """Return the node that a thread was given when it was started; the workers of pools have none."""
+        return self._threads.get(thread)
+
     def no_births(self) -> AbstractContextManager[None]:
         """Return a context in which this thread's new threads are nobody's children: the workers of a pool."""
         return _Quiet(self._local)

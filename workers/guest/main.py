@@ -31,6 +31,7 @@ from .output import NoInput, Output
 from .signals import Critical
 from .signals import install as install_signals
 from .threads import Threads
+from .wallclock import WallClock
 
 if TYPE_CHECKING:
     from .checkpoints.touched import Touched
@@ -70,11 +71,15 @@ class Guest:
         self._inline = min(limits.get("inline_bytes", INLINE_VALUE), INLINE_VALUE)
         self._channel = channel
         self.output = Output(lambda message: channel.send(message, entered=True), self._output_limit)
-        self.hub = Hub(channel, critical, self.output.flush)
+        self.wall = WallClock()
+        self.hub = Hub(channel, critical, self.output.flush, self.wall)
         self.family = Family()
         self.threads = Threads(self.hub, self.family)
         self.sources = Sources()
         self.namespace = Namespace()
+        #: Where a forked session leaves the other, and the seed it goes on with.
+        self._fork: dict[str, Any] | None = None
+        self.hub.consumed = self._consumed
         self.calls = Calls(self.hub, self.family, self._is_user_file)
         self.watcher = Watcher(self._is_user_file)
         self.checkpoints = checkpoint.Checkpoints(self.namespace.dict, protected=MODULE_NAMES, live=self._live)
@@ -84,7 +89,8 @@ class Guest:
 
     def install(self) -> list[int]:
         """Hook what must be hooked; return descriptors that stay open."""
-        entropy.install(self._config["seed"])
+        entropy.install(self._config["seed"], self.wall.shim)
+        os.environ.pop("LD_PRELOAD", None)
         loop.install(self.hub, self.family)
         self.threads.install()
         self.namespace.set_up()
@@ -126,7 +132,7 @@ class Guest:
             message["code"] = self._channel.streams.take(code_stream).decode("utf-8", "surrogatepass")
         recorded = self._channel.content(message, "replay")
         for item in (recorded or {}).get("deliveries", ()):
-            for outcome in item[3:]:
+            for outcome in item[3:] if item[0] == "r" else ():
                 if "value_stream" in outcome:
                     outcome["value"] = self._channel.content(outcome, "value")
         if message.get("grants") is not None:
@@ -138,8 +144,14 @@ class Guest:
         self.output.begin(self._output_limit)
         self.family.begin(execution)
         self.hub.begin(execution, recorded)
+        self._fork = message.get("fork")
         ended = self.executor.run(message["code"], filename)
         self._done(number, filename, ended)
+
+    def _consumed(self, path: str) -> None:
+        if self._fork is not None and path == self._fork["path"]:
+            entropy.reseed(self._fork["seed"])
+            self._fork = None
 
     def _as_script(self, filename: str, argv: list[str]) -> None:
         """Set what a script sees of how it was started, as ``python FILE ARGUMENTS`` does."""
@@ -197,7 +209,8 @@ class Guest:
         runtime, texts = self._state(), self.sources.texts()
         if message.get("since") != self.checkpoints.generation:
             self.checkpoints.forget()
-        delta = self.checkpoints.save(self._touched(), runtime=runtime, texts=texts)
+        with self.wall.paused(), entropy.undone():
+            delta = self.checkpoints.save(self._touched(), runtime=runtime, texts=texts)
         self.output.flush()
         data = json.dumps(delta.data, separators=(",", ":")).encode()
         stream = self._channel.send_stream(_LENGTH.pack(len(data)), data, *delta.chunks)
@@ -232,12 +245,14 @@ class Guest:
         """Return what the runtime itself carries over."""
         return {
             "entropy": entropy.get_state(),
+            "clock": self.hub.clock.state(),
             "futures": self.executor.flags,
             "births": loop.births.state(),
         }
 
     def _set_state(self, state: dict[str, Any], texts: dict[str, str]) -> None:
         entropy.set_state(state["entropy"])
+        self.hub.clock.set_state(state["clock"])
         self.executor.flags = state["futures"]
         loop.births.set_state(state["births"])
         for filename, code in texts.items():

@@ -7,10 +7,14 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-__all__ = ["REPLY", "TIMER", "Deliveries", "Delivery"]
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
+__all__ = ["CLOCK", "REPLY", "TIMER", "Deliveries", "Delivery"]
+
+CLOCK = "c"
 REPLY = "r"
 TIMER = "t"
 
@@ -33,7 +37,9 @@ class Deliveries:
     def __init__(self, recorded: dict[str, Any] | None = None) -> None:
         recorded = recorded or {}
         items = recorded.get("deliveries", ())
-        self._recorded = deque(Delivery(*item) for item in items)
+        self._recorded = deque(Delivery(*item) for item in items if item[0] != CLOCK)
+        #: Recorded readings of the clock: they are pulled where they are asked, and order nothing.
+        self.readings = [item for item in items if item[0] == CLOCK]
         #: Seconds left of timers whose deadline is recorded, by path.
         self.timers: dict[str, float] = dict(recorded.get("timers", {}))
         #: Number of the next delivery to be consumed. Those replayed end where the numbering of new ones begins.
@@ -70,8 +76,11 @@ class Deliveries:
         self.consumed += 1
         self._fresh.append([kind, path, turns])
 
-    def report(self) -> dict[str, Any] | None:
+    def report(self, readings: Iterable[list[Any]] = ()) -> dict[str, Any] | None:
         """Return ``entered`` for the next message: what the host has not been told of, or None."""
+        for item in readings:
+            self.consumed += 1
+            self._fresh.append(item)
         if not self._fresh:
             return None
         items: list[list[Any]] = []

@@ -7,13 +7,14 @@ import functools
 import os
 import threading
 import time
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from .hub import Hub
-    from .lineage import Family
+    from .lineage import Family, Node
 
 __all__ = ["Threads"]
 
@@ -35,6 +36,7 @@ class Threads:
         self._hub.running_threads = self.running
         family = self._family
         start: Any = threading.Thread.start
+        bootstrap: Any = threading.Thread._bootstrap_inner  # type: ignore[attr-defined]
         submit: Any = pools.ThreadPoolExecutor.submit
         sleep = time.sleep
 
@@ -43,11 +45,16 @@ class Threads:
             family.start_thread(thread)
             start(thread)
 
+        def bootstrap_known(thread: threading.Thread) -> None:
+            node = family.node_of_thread(thread)
+            with self._hub.wall.lane(node) if node else nullcontext():
+                bootstrap(thread)
+
         @functools.wraps(submit)
         def submit_known(pool: Any, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
             node = family.current().child()
             with family.no_births():
-                future: Future[Any] = submit(pool, family.run_as, node, fn, args, kwargs)
+                future: Future[Any] = submit(pool, self._work_as, node, fn, args, kwargs)
             with self._lock:
                 self._work += 1
             future.add_done_callback(self._worked)
@@ -61,9 +68,14 @@ class Threads:
                 return
             hub.sleep(family.current().next_timer(hub.execution), seconds)
 
+        threading.Thread._bootstrap_inner = bootstrap_known  # type: ignore[attr-defined]
         threading.Thread.start = start_known  # type: ignore[assignment, method-assign]
         pools.ThreadPoolExecutor.submit = submit_known  # type: ignore[method-assign]
         time.sleep = sleep_known
+
+    def _work_as(self, node: Node, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        with self._hub.wall.lane(node):
+            return self._family.run_as(node, fn, args, kwargs)
 
     def _worked(self, _future: object) -> None:
         with self._lock:

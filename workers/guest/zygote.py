@@ -20,7 +20,7 @@ import socket
 import sys
 from typing import Any, NoReturn
 
-from . import confine, confine_kernel, confine_namespaces, entropy
+from . import confine, confine_kernel, confine_namespaces, entropy, wallclock
 from . import main as guest
 from .confine import Beneath, ConfinementFailed
 
@@ -62,6 +62,7 @@ class Zygote:
         self._poll = select.epoll()
         confine_kernel.prctl(PR_SET_CHILD_SUBREAPER, 1)
         entropy.patch()
+        wallclock.take_over()
         names, failed = self._preload(order["preload"])
         self._own_processes, why = _own_processes(wanted=order["own_processes"])
         gc.collect()

@@ -1,0 +1,64 @@
+"""Limits measured from outside: whoever exceeds one is ended and told which, once, and its session goes on."""
+
+from pathlib import Path
+
+import pytest
+
+from perdure.engine.settings import Limits
+
+from .kit import opened, outcome
+
+# time.sleep is a timer here, and what waits for one is parked.
+STAY = """
+import time
+until = time.monotonic() + 20
+while time.monotonic() < until:
+    pass
+"""
+
+CASES = {
+    "shared memory": (
+        Limits(memory_bytes=128 << 20),
+        "import mmap\nm = mmap.mmap(-1, 256 << 20)\nfor at in range(0, len(m), 4096): m[at] = 1",
+        "memory_bytes",
+    ),
+    "threads": (
+        Limits(threads=16),
+        "import threading as t\ns = t.Event()\nfor _ in range(40): t.Thread(target=s.wait, daemon=True).start()",
+        "threads",
+    ),
+    "time of the processor": (Limits(cpu_seconds=1), "", "cpu_seconds"),
+    "time": (Limits(wall_seconds=0.5), "", "wall_seconds"),
+    "files": (Limits(files=64), "for n in range(500): open(f'file-{n}', 'w').close()", "files"),
+    "bytes": (
+        Limits(workspace_bytes=4 << 20),
+        "for n in range(20): open(f'file-{n}', 'wb').write(b'x' * (1 << 20))",
+        "workspace_bytes",
+    ),
+    "deleted files": (
+        Limits(workspace_bytes=4 << 20),
+        "import os\nf = open('file', 'wb')\nos.unlink('file')\nf.write(b'x' * (20 << 20))\nf.flush()",
+        "workspace_bytes",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+async def test_whoever_exceeds_a_limit_is_ended_and_told_which(tmp_path: Path, case: str) -> None:
+    limits, code, name = CASES[case]
+    async with opened(tmp_path / "state") as client:
+        await client.session("greedy", limits=limits)
+        assert (await outcome(client, "greedy", "kept = 5")).status == "ok"
+        result = await outcome(client, "greedy", code + STAY)
+        assert (result.status, result.attempts) == ("crashed", 1)
+        assert result.error is not None
+        assert result.error.type == "LimitExceeded"
+        assert f"the limit {name} " in result.error.message
+        assert (await outcome(client, "greedy", "kept")).value == 5
+
+
+async def test_memory_of_its_own_is_refused_by_the_kernel_and_raises(tmp_path: Path) -> None:
+    async with opened(tmp_path / "state") as client:
+        await client.session("greedy", limits=Limits(memory_bytes=128 << 20))
+        result = await outcome(client, "greedy", "data = bytearray(256 << 20)")
+        assert (result.status, result.error and result.error.type) == ("error", "MemoryError")

@@ -1,0 +1,200 @@
+"""What guests use, measured from outside: memory, CPU, threads, time, disk. Whoever uses too much is ended.
+
+The kernel's own limits come first and raise errors in the code; this sees what they do not count (shared memory, many
+files, deleted files that are still open) and says which limit it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from perdure.engine.settings import Limits
+
+    from .guests import Guest
+
+__all__ = ["Disk", "Usage", "Watchdog", "disk_of", "usage_of"]
+
+log = structlog.get_logger()
+
+#: Seconds between two looks at a guest: a fork bomb or a leak grows for no longer than this unseen.
+INTERVAL = 0.25
+#: A workspace is looked through at most this often (s), and for at most this part of the time.
+DISK_INTERVAL, DISK_SHARE = 1.0, 0.05
+#: Memory the machine must have left; with less, kept guests are given up.
+MEMORY_LEFT = 0.08
+#: CPU seconds beyond the limit before a guest is ended from outside: the kernel's signal comes first, where it can.
+CPU_GRACE = 1.0
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What the processes of a guest use now; ``cpu`` is seconds since its start."""
+
+    memory: int = 0
+    threads: int = 0
+    cpu: float = 0.0
+    processes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """What a guest holds on disk: bytes that take room, and files and folders."""
+
+    bytes: int = 0
+    files: int = 0
+
+
+def usage_of(pid: int) -> Usage:
+    """Measure a process and those it started; nothing for one that is gone."""
+    memory = threads = processes = 0
+    cpu = 0.0
+    todo = [pid]
+    while todo:
+        process = todo.pop()
+        try:
+            status = Path(f"/proc/{process}/status").read_text("ascii", "replace")
+            fields = Path(f"/proc/{process}/stat").read_bytes().rpartition(b")")[2].split()
+            todo += map(int, Path(f"/proc/{process}/task/{process}/children").read_text("ascii").split())
+        except (OSError, ValueError):
+            continue
+        lines = dict(line.partition(":")[::2] for line in status.splitlines())
+        memory += sum(int(lines.get(name, "0 kB").split()[0]) for name in ("RssAnon", "RssShmem", "VmSwap")) << 10
+        threads += int(lines.get("Threads", "0"))
+        cpu += (int(fields[11]) + int(fields[12])) / _TICKS
+        processes += 1
+    return Usage(memory, threads, cpu, processes)
+
+
+def disk_of(workspace: Path, pid: int, enough: int) -> Disk:
+    """Measure a workspace and the deleted files its guest still has open; stops counting at ``enough`` files."""
+    taken, files = _deleted(pid), 0
+    todo = [str(workspace)]
+    while todo and files <= enough:
+        try:
+            with os.scandir(todo.pop()) as entries:
+                for entry in entries:
+                    files += 1
+                    with suppress(OSError):
+                        taken += entry.stat(follow_symlinks=False).st_blocks * 512
+                    if entry.is_dir(follow_symlinks=False):
+                        todo.append(entry.path)
+        except OSError:
+            # It was removed meanwhile, or the guest made it unreadable even to itself.
+            continue
+    return Disk(taken, files)
+
+
+def _deleted(pid: int) -> int:
+    taken = 0
+    with suppress(OSError):
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):
+                found = descriptor.stat()
+                if stat.S_ISREG(found.st_mode) and found.st_nlink == 0:
+                    taken += found.st_blocks * 512
+    return taken
+
+
+@dataclass(slots=True)
+class _Watched:
+    limits: Limits
+    workspace: Path
+    disk_at: float = 0.0
+    looking: bool = False
+    disk: Disk = field(default_factory=Disk)
+
+
+class Watchdog:
+    """Looks at every guest of a worker; ``relieve`` is called when the machine runs short of memory."""
+
+    def __init__(self, relieve: Callable[[], Coroutine[None, None, None]]) -> None:
+        self._relieve = relieve
+        self._watched: dict[Guest, _Watched] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    def watch(self, guest: Guest, limits: Limits, workspace: Path) -> None:
+        """Look at a guest from now until it is dead."""
+        self._watched[guest] = _Watched(limits, workspace)
+        guest.died.add_done_callback(lambda _: self._watched.pop(guest, None))
+        if self._task is None:
+            self._task = asyncio.create_task(self._run())
+
+    async def close(self) -> None:
+        """Look no more."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(INTERVAL)
+            for guest, watched in list(self._watched.items()):
+                if guest.frozen or not guest.alive:
+                    continue
+                try:
+                    await self._look(guest, watched)
+                except Exception:  # what watches must not end: the next look may work
+                    log.exception("watchdog.failed", session=guest.session)
+            if self._watched and _short_of_memory():
+                await self._relieve()
+
+    async def _look(self, guest: Guest, watched: _Watched) -> None:
+        limits, now = watched.limits, asyncio.get_running_loop().time()
+        usage = usage_of(guest.pid)
+        excess = _excess(usage, limits) or _too_long(guest, limits, now)
+        if excess is None and now >= watched.disk_at:
+            began = asyncio.get_running_loop().time()
+            watched.disk = await asyncio.to_thread(disk_of, watched.workspace, guest.pid, limits.files)
+            took = asyncio.get_running_loop().time() - began
+            watched.disk_at = now + max(DISK_INTERVAL, took / DISK_SHARE)
+            excess = _excess_of_disk(watched.disk, limits)
+        if excess is not None and guest.alive:
+            name, what = excess
+            log.warning("guest.limit", session=guest.session, limit=name, reason=what)
+            await guest.exceed(name, what)
+
+
+def _excess(usage: Usage, limits: Limits) -> tuple[str, str] | None:
+    if usage.memory > limits.memory_bytes:
+        return "memory_bytes", f"it used {usage.memory} bytes of memory, above its limit of {limits.memory_bytes}"
+    if usage.threads > limits.threads:
+        return "threads", f"it had {usage.threads} threads, above its limit of {limits.threads}"
+    if limits.cpu_seconds is not None and usage.cpu > limits.cpu_seconds + CPU_GRACE:
+        return "cpu_seconds", f"it used {usage.cpu:.1f} s of CPU, above its limit of {limits.cpu_seconds}"
+    return None
+
+
+def _too_long(guest: Guest, limits: Limits, now: float) -> tuple[str, str] | None:
+    ran = guest.ran(now)
+    if limits.wall_seconds is not None and ran > limits.wall_seconds:
+        return "wall_seconds", f"it ran for {ran:.1f} s, above its limit of {limits.wall_seconds:g}"
+    return None
+
+
+def _excess_of_disk(disk: Disk, limits: Limits) -> tuple[str, str] | None:
+    if disk.bytes > limits.workspace_bytes:
+        what = f"its workspace and open files held {disk.bytes} bytes, above its limit of {limits.workspace_bytes}"
+        return "workspace_bytes", what
+    if disk.files > limits.files:
+        return "files", f"its workspace held {disk.files} files and folders or more, above its limit of {limits.files}"
+    return None
+
+
+def _short_of_memory() -> bool:
+    lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text("ascii").splitlines())
+    total, left = (int(lines[name].split()[0]) for name in ("MemTotal", "MemAvailable"))
+    return left < total * MEMORY_LEFT

@@ -26,13 +26,30 @@ if TYPE_CHECKING:
     from .blobs import BlobStore
     from .durable import Promises
 
-__all__ = ["FORMAT", "INTERNAL_NAMES", "CheckpointUnusable", "Composed", "Delta", "Recorded", "compose", "recorded"]
+__all__ = [
+    "FORMAT",
+    "INLINE",
+    "INTERNAL_NAMES",
+    "CheckpointUnusable",
+    "Composed",
+    "Delta",
+    "Recorded",
+    "alone",
+    "compose",
+    "fetch",
+    "inline",
+    "kept",
+    "recorded",
+    "whole_record",
+]
 
 FORMAT = 2
 #: Names that the guest keeps for itself in the namespace: histories, which are no variables of the user.
 INTERNAL_NAMES = frozenset({
     "_", "__", "___", "_i", "_ii", "_iii", "In", "Out", "_ih", "_oh", "_exit_code", "_exception",
 })  # fmt: skip
+#: Packs and data up to this many bytes ride in the step's promise: one durable write instead of three.
+INLINE = 48 * 1024
 #: What begins the names of state of the process.
 _AMBIENT = "\0"
 #: What marks a pack or a manifest that is in the record itself.
@@ -189,6 +206,16 @@ class Composed:
             for buffer in unit.get("buffers", ()):
                 yield buffer[2]
 
+    def described(self) -> dict[str, Any]:
+        """Return what its record says of it."""
+        return {
+            "generation": self.generation,
+            "python": self.python,
+            "names": len(self.names),
+            "size": self.size(),
+            "lost": len(self.losses),
+        }
+
     def size(self) -> int:
         """Return how many bytes all values have."""
         return sum(root[4] for unit in self.units.values() for root in unit["roots"])
@@ -259,6 +286,45 @@ async def fetch(place: str, blobs: BlobStore) -> bytes:
     if place.startswith(_INLINE):
         return base64.b64decode(place.removeprefix(_INLINE), validate=True)
     return await blobs.get(place)
+
+
+async def kept(data: dict[str, Any], blobs: BlobStore) -> dict[str, Any] | str:
+    """Return the data of a checkpoint as its record has it: itself, or the reference of a blob."""
+    text = json.dumps(data, separators=(",", ":")).encode()
+    return data if len(text) <= INLINE else await blobs.put(text)
+
+
+async def whole_record(composed: Composed, blobs: BlobStore) -> Recorded:
+    """Return the record of a whole checkpoint, which stands without any step before it."""
+    composed.packs = await _spilled(composed.needed(), blobs)
+    return Recorded(
+        data=await kept(composed.whole(), blobs),
+        packs={str(number): place for number, place in composed.packs.items()},
+        workspace=composed.workspace,
+        **composed.described(),
+    )
+
+
+async def _spilled(packs: dict[int, tuple[str, int, int]], blobs: BlobStore) -> dict[int, tuple[str, int, int]]:
+    """Return the packs with those that are in records put into one blob, unless they are few bytes."""
+    inside = {number: place for number, place in packs.items() if place[0].startswith(_INLINE)}
+    if sum(size for _place, _offset, size in inside.values()) <= INLINE:
+        return packs
+    pieces = [(await fetch(place, blobs))[offset : offset + size] for place, offset, size in inside.values()]
+    blob = await blobs.put(b"".join(pieces))
+    at, moved = 0, dict(packs)
+    for number, piece in zip(inside, pieces, strict=True):
+        moved[number] = blob, at, len(piece)
+        at += len(piece)
+    return moved
+
+
+async def alone(promises: Promises, blobs: BlobStore, value: dict[str, Any]) -> dict[str, Any]:
+    """Return the value of a step with its checkpoint whole: it can be kept where the steps before it are not."""
+    composed = await compose(promises, blobs, value)
+    if composed is None:
+        return value
+    return {**value, "checkpoint": (await whole_record(composed, blobs)).model_dump(mode="json")}
 
 
 async def compose(promises: Promises, blobs: BlobStore, value: dict[str, Any]) -> Composed | None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from blake3 import blake3
 
+from .checkpoints import alone
 from .durable import now_ms
 from .errors import ForkRefused, PromiseNotFound
 from .ids import base_id, execution_id, parse_record, record_id, settings_id, step_id
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .durable import Promise
+    from .sessions import Base
     from .substrate import Substrate
 
 __all__ = ["Import", "fork_session", "plan"]
@@ -105,7 +107,7 @@ async def fork_session(substrate: Substrate, call_id: str, outcome: dict[str, An
     forked = ForkPoint(at=call_id, step=at.step, path=records[at.number].param["path"])
     writer = _Writer(substrate, name, forked, outcome)
     await writer.settings(at.execution.session)
-    await writer.base(base.value if base else None)
+    await writer.base(base)
     for step in range(at.step):
         await writer.step(step, found[step_id(source, step)])
         await writer.records(step, [_copied(promise) for promise in _records(found, source, step)])
@@ -136,6 +138,8 @@ class _Writer:
 
     def __init__(self, substrate: Substrate, name: str, forked: ForkPoint, outcome: dict[str, Any] | None) -> None:
         self._promises = substrate.promises
+        self._blobs = substrate.blobs
+        self._seals = substrate.seals()
         self._name = name
         self._forked = forked
         self._execution = execution_id(name, 1)
@@ -163,16 +167,22 @@ class _Writer:
             msg = f"there is a session {self._name!r} already: choose another name for the fork"
             raise ForkRefused(msg)
 
-    async def base(self, value: Any) -> None:
-        """Keep what the fork starts from."""
-        if value is not None:
-            await self._settled(base_id(self._name), "base", value, self._name)
+    async def base(self, base: Base | None) -> None:
+        """Keep what the fork starts from. Raises CheckpointForged."""
+        if base is not None and base.value is not None:
+            await self._seals.verify(base.step)
+            await self._settled(base_id(self._name), "base", base.value, self._name)
 
     async def step(self, number: int, step: Promise) -> None:
-        """Copy a step that was over."""
+        """Copy a step that was over. Raises CheckpointForged."""
+        if isinstance(step.value, dict) and step.value.get("checkpoint") is not None:
+            await self._seals.verify(step.id)
         await self._settled(step_id(self._execution, number), "step", step.value, self._execution)
 
     async def _settled(self, id: str, kind: str, value: Any, parent: str) -> None:
+        # Whole, so that nothing of it is lost with the session it comes from, and under its own name.
+        if isinstance(value, dict):
+            value = self._seals.first(id, await alone(self._promises, self._blobs, value))
         await self._promises.create(id, kind, {"at": now_ms()}, timeout_at=now_ms() + FOREVER_MS, parent=parent)
         await self._promises.settle(id, value)
 

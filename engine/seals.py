@@ -60,6 +60,12 @@ class Seals:
         self._remember(id, seal)
         return {**value, "seal": {"previous": previous, "seal": seal}}
 
+    def first(self, id: str, value: Any) -> Any:
+        """Return a value that follows no checkpoint of its session, sealed if it holds one: what a fork starts from."""
+        if not isinstance(value, dict) or value.get("checkpoint") is None:
+            return value
+        return {**value, "seal": {"previous": None, "seal": self._seal(id, None, value["checkpoint"])}}
+
     async def verify(self, step: str | None) -> None:
         """Check a step's checkpoint and every one that it adds to. Raises CheckpointForged."""
         follows: str | None = None

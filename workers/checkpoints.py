@@ -13,7 +13,7 @@ import struct
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from perdure.engine.checkpoints import Composed, Recorded, fetch, inline
+from perdure.engine.checkpoints import INLINE, Composed, Recorded, fetch, inline, kept, whole_record
 
 from . import workspace as workspaces
 from .messages import ProtocolViolation
@@ -29,10 +29,8 @@ if TYPE_CHECKING:
     from .guests import Guest
     from .run import Run
 
-__all__ = ["CHAIN", "INLINE_IMAGE", "Held", "Saved", "packed", "restore_workspace", "save"]
+__all__ = ["CHAIN", "Held", "Saved", "packed", "restore_workspace", "save"]
 
-#: Packs and data up to this many bytes ride in the step's promise: one durable write instead of three.
-INLINE_IMAGE = 48 * 1024
 #: A whole checkpoint is recorded after so many that only add, or so many bytes in their promises: a restore reads them
 #: all.
 CHAIN = 32
@@ -85,7 +83,7 @@ async def save(
     composed = Composed(workspace=composed.workspace) if whole else replace(composed)
     packs: dict[int, tuple[str, int, int]] = {}
     if pack:
-        place = inline(pack) if len(pack) <= INLINE_IMAGE else await blobs.put(pack)
+        place = inline(pack) if len(pack) <= INLINE else await blobs.put(pack)
         packs[data["generation"]] = place, 0, len(pack)
     try:
         composed.apply(data, packs)
@@ -135,48 +133,16 @@ async def _record(
     *,
     whole: bool,
 ) -> Recorded:
-    common: dict[str, Any] = {
-        "generation": composed.generation,
-        "python": composed.python,
-        "names": len(composed.names),
-        "size": composed.size(),
-        "lost": len(composed.losses),
-    }
     if held is not None and not whole and held.depth < CHAIN and held.inline < CHAIN_BYTES:
         return Recorded(
             base=held.step,
             depth=held.depth + 1,
-            data=await _data(data, blobs),
+            data=await kept(data, blobs),
             packs={str(number): place for number, place in packs.items()},
             workspace=workspace,
-            **common,
+            **composed.described(),
         )
-    composed.packs = await _spilled(composed.needed(), blobs)
-    return Recorded(
-        data=await _data(composed.whole(), blobs),
-        packs={str(number): place for number, place in composed.packs.items()},
-        workspace=composed.workspace,
-        **common,
-    )
-
-
-async def _data(data: dict[str, Any], blobs: BlobStore) -> dict[str, Any] | str:
-    text = json.dumps(data, separators=(",", ":")).encode()
-    return data if len(text) <= INLINE_IMAGE else await blobs.put(text)
-
-
-async def _spilled(packs: dict[int, tuple[str, int, int]], blobs: BlobStore) -> dict[int, tuple[str, int, int]]:
-    """Return the packs with those that are in promises put into one blob, unless they are few bytes."""
-    inside = {number: place for number, place in packs.items() if place[0].startswith("inline:")}
-    if sum(size for _place, _offset, size in inside.values()) <= INLINE_IMAGE:
-        return packs
-    pieces = [(await fetch(place, blobs))[offset : offset + size] for place, offset, size in inside.values()]
-    blob = await blobs.put(b"".join(pieces))
-    at, moved = 0, dict(packs)
-    for number, piece in zip(inside, pieces, strict=True):
-        moved[number] = blob, at, len(piece)
-        at += len(piece)
-    return moved
+    return await whole_record(composed, blobs)
 
 
 def _inline_size(record: Recorded) -> int:

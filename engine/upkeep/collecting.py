@@ -143,12 +143,14 @@ async def _add_base(promises: Promises, needs: _Needs, base: Base) -> None:
 
 async def _add_named(promises: Promises, needs: _Needs, data: object) -> None:
     """Add the executions whose steps are named in a checkpoint, and in the checkpoints of those, and so on."""
-    waiting = [data]
+    waiting, seen = [data], set[str]()
     while waiting:
         text = msgspec.json.encode(waiting.pop()).decode()
         for match in _STEP.finditer(text):
-            if match[1] in needs.executions:
+            # By step, not by execution: one that is kept for another reason may build on one that is not.
+            if match[0] in seen:
                 continue
+            seen.add(match[0])
             needs.executions.add(match[1])
             step = await promises.get(match[0])
             if step is not None and isinstance(step.value, dict):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import contextlib
 import importlib
 import secrets
+from keyword import iskeyword
 from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import ValidationError
@@ -18,6 +20,7 @@ from .durable import now_ms
 from .errors import (
     AlreadySettled,
     BadSubmission,
+    ExecutionFailed,
     ExecutionNotFound,
     ForkRefused,
     PromiseNotFound,
@@ -31,19 +34,21 @@ from .following import result_of, state_of
 from .forks import fork_session
 from .ids import cancel_id, execution_id, parse_execution, parse_record, session_name
 from .inspection import shown_call, tree_of
-from .records import ExecutionInfo, NameReport, PendingCall, Result, SessionInfo, TreeNode
+from .life import after
+from .records import ExecutionInfo, Merged, NameReport, PendingCall, Result, SessionInfo, TreeNode
 from .refs import fetched, stored
 from .sessions import base_of, ensure_session, find_head, read_settings
-from .settings import EXECUTION_TIMEOUT_MS, MAX_CODE, Limits, Submission
+from .settings import EXECUTION_TIMEOUT_MS, MAX_CODE, MAX_VARIABLES, Limits, Strategy, Submission, Variables
 from .substrate import Substrate
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Sequence
+    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from perdure.capabilities.registry import Grant
 
     from .durable import Promise
+    from .life import Happening, SessionState
     from .records import Event
 
 __all__ = ["Client", "Execution", "Session"]
@@ -52,6 +57,8 @@ __all__ = ["Client", "Execution", "Session"]
 WORKER_MODULE = "perdure.workers.service"
 #: What ``fork`` takes for an answer to have the call asked anew: no value of anybody's.
 AGAIN: Any = object()
+#: Seconds within which somebody has stopped what was cancelled, if somebody is there: the usual grace, and some more.
+CANCEL_WAIT = 7.0
 #: Between two looks at a session that somebody else holds (s).
 BUSY_POLL = 0.1
 
@@ -143,7 +150,7 @@ class Client:
         *,
         grants: Sequence[Grant] | None = None,
         isolation: str | None = None,
-        limits: Limits | None = None,
+        limits: Limits | Mapping[str, Any] | None = None,
         namespaces: str | None = None,
         python: str | Path | None = None,
         tenant: str | None = None,
@@ -153,7 +160,8 @@ class Client:
 
         ``isolation`` is ``strict`` or, by this choice alone, ``process``: no security boundary. ``namespaces`` is
         ``auto``, ``require`` or ``off``. ``python`` is the interpreter of a virtual environment on the worker's
-        machine; it must be an absolute path. Guests of one ``tenant`` share a zygote.
+        machine; it must be an absolute path. Guests of one ``tenant`` share a zygote. ``limits`` may be a mapping of
+        some of them: the others stay as they are.
 
         Raises InvalidName, SessionNotFound (with ``create=False``), SettingsRefused, UnknownGrant.
         """
@@ -171,16 +179,22 @@ class Client:
                 name,
                 grants=names,
                 isolation=isolation,
-                limits=limits,
+                limits=await self._limits(name, limits),
                 namespaces=namespaces,
                 python=None if python is None else str(python),
                 tenant=tenant,
             )
         except ValidationError as exc:
             first = exc.errors(include_url=False, include_input=False)[0]
-            msg = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+            msg = f"{'.'.join(map(str, first['loc']))}: {first['msg']} (limits: {', '.join(Limits.model_fields)})"
             raise SettingsRefused(msg) from None
         return Session(self, name)
+
+    async def _limits(self, name: str, given: Limits | Mapping[str, Any] | None) -> Limits | None:
+        if given is None or isinstance(given, Limits):
+            return given
+        head = await read_settings(self.substrate.promises, name)
+        return Limits.model_validate((head.settings.limits.model_dump() if head else {}) | dict(given))
 
     async def sessions(self) -> list[SessionInfo]:
         """Return every session, by name. Raises NotImplementedError on a store that cannot search."""
@@ -302,7 +316,7 @@ class Session:
     def __repr__(self) -> str:
         return f"Session({self.name!r})"
 
-    async def submit(
+    async def submit(  # noqa: PLR0913 - one keyword a choice, each with its default
         self,
         code: str,
         *,
@@ -310,15 +324,24 @@ class Session:
         argv: Sequence[str] = (),
         files: Sequence[str | Path] = (),
         grants: Sequence[str] | None = None,
+        variables: Mapping[str, Any] | None = None,
+        strategy: Strategy = "overwrite",
+        source: str = "client",
+        atomic: bool = False,
+        seconds: float | None = None,
         wait: bool = False,
     ) -> Execution:
         """Hand in code; returns once it is durably accepted.
 
-        ``files`` are brought into the workspace. ``wait`` waits while another execution holds the session.
-        Raises BadSubmission, FileRefused, SessionBusy.
+        ``files`` are brought into the workspace, ``variables`` (plain data) into the namespace before the code runs:
+        ``strategy`` says how they meet those that are there (``overwrite``, ``preserve``, ``smart``), ``source`` where
+        they come from; ``result.merged`` tells what they changed. ``atomic``: if the code fails, the session is what it
+        was before (effects outside are not undone). ``seconds`` bounds the run. ``wait`` waits while another execution
+        holds the session. Raises BadSubmission, FileRefused, SessionBusy, NotPlain.
         """
         check_code(code, filename)
         substrate = self._client.substrate
+        merge = await self._variables(variables, strategy, source) if variables is not None else None
         brought = await gather_files(files, substrate.blobs)
         nonce = secrets.token_hex(16)
         while True:
@@ -333,6 +356,9 @@ class Session:
                     argv=tuple(argv),
                     grants=tuple(grants) if grants is not None else None,
                     files=brought,
+                    variables=merge,
+                    atomic=atomic,
+                    seconds=checked_seconds(seconds),
                     nonce=nonce,
                 )
                 made = await self._claim(last + 1, submission)
@@ -344,6 +370,41 @@ class Session:
                 msg = f"session {self.name!r} is busy with {holder}: wait for it, or cancel it"
                 raise SessionBusy(msg)
             await substrate.changed(BUSY_POLL)
+
+    async def set(
+        self,
+        values: Mapping[str, Any],
+        *,
+        strategy: Strategy = "overwrite",
+        source: str = "client",
+        wait: bool = False,
+    ) -> Merged:
+        """Put variables (plain data) into the namespace, durably, and return what changed.
+
+        It is an execution like any other: numbered, recorded with its values, and done again if it is interrupted.
+        Raises as ``submit``, and ExecutionFailed.
+        """
+        execution = await self.submit("", variables=values, strategy=strategy, source=source, wait=wait)
+        result = await execution.result()
+        if result.merged is None:
+            why = result.error.message if result.error else result.status
+            msg = f"the variables of {execution.id} were not set: {why}"
+            raise ExecutionFailed(msg)
+        return result.merged
+
+    async def _variables(self, values: Mapping[str, Any], strategy: Strategy, source: str) -> Variables:
+        wrong = [name for name in values if not str(name).isidentifier() or iskeyword(name)]
+        if wrong or len(values) > MAX_VARIABLES:
+            msg = f"{wrong[0]!r} cannot be a variable" if wrong else f"more than {MAX_VARIABLES} variables"
+            raise BadSubmission(f"{msg}; nothing was recorded")
+        encoded = {name: encode(value) for name, value in values.items()}
+        held = await stored(self._client.substrate.blobs, encoded)
+        try:
+            return Variables(values=held, strategy=strategy, source=source)
+        except ValidationError as exc:
+            first = exc.errors(include_url=False, include_input=False)[0]
+            msg = f"{'.'.join(map(str, first['loc']))}: {first['msg']}; nothing was recorded"
+            raise BadSubmission(msg) from None
 
     async def _claim(self, n: int, submission: Submission) -> Execution | None:
         id = execution_id(self.name, n)
@@ -360,7 +421,7 @@ class Session:
         if head is None:
             msg = f"there is no session {self.name!r}: 'perdure sessions' lists those there are"
             raise SessionNotFound(msg)
-        last, _ = await find_head(promises, self.name)
+        last, root = await find_head(promises, self.name)
         return SessionInfo(
             name=self.name,
             incarnation=head.settings.incarnation,
@@ -368,7 +429,23 @@ class Session:
             last=last,
             grants=head.settings.grants,
             isolation=head.settings.isolation,
+            state=await self._state(root),
+            limits=head.settings.limits.model_dump(),
         )
+
+    async def _state(self, root: Promise | None) -> SessionState:
+        if root is None:
+            return "new"
+        promises = self._client.substrate.promises
+        happened: list[Happening] = ["submitted"]
+        if root.settled:
+            return after([*happened, "settled"])
+        if await promises.waiting(root.id):
+            happened.append("rested")
+        cancel = await promises.get(cancel_id(root.id))
+        if cancel is not None and cancel.settled:
+            happened.append("asked_to_stop")
+        return after(happened)
 
     async def last(self) -> Execution | None:
         """Return the session's newest execution, if it has one."""
@@ -439,8 +516,12 @@ class Execution:
         submission: dict[str, Any] = (root.param.get("args") or [{}])[0]
         return submission
 
-    async def cancel(self) -> None:
-        """Ask, durably, for it to be stopped; its result says how. Raises ExecutionNotFound, AlreadySettled."""
+    async def cancel(self, *, wait: float = CANCEL_WAIT) -> Result | None:
+        """Ask, durably, for it to be stopped; return its result, whose ``stop`` says how it did.
+
+        None if nobody has stopped it within ``wait`` seconds: the request stands, and a worker will come to it.
+        Raises ExecutionNotFound, AlreadySettled.
+        """
         root = await self._root()
         if root.settled:
             msg = f"{self.id} has ended already"
@@ -449,6 +530,11 @@ class Execution:
         id = cancel_id(self.id)
         await promises.create(id, "cancel", {"at": now_ms()}, timeout_at=root.timeout_at, external=True)
         await promises.settle(id, {"at": now_ms()})
+        try:
+            async with asyncio.timeout(wait):
+                return await self.result()
+        except TimeoutError:
+            return None
 
     async def _root(self) -> Promise:
         root = await self._client.substrate.promises.get(self.id)
@@ -474,6 +560,14 @@ def check_code(code: str, filename: str | None) -> None:
     except ValueError as exc:
         msg = f"the code cannot be compiled: {exc}; nothing was recorded"
         raise BadSubmission(msg) from None
+
+
+def checked_seconds(seconds: float | None) -> float | None:
+    """Return the bound of a run. Raises BadSubmission."""
+    if seconds is not None and not seconds > 0:
+        msg = f"an execution cannot be bounded to {seconds} seconds; nothing was recorded"
+        raise BadSubmission(msg)
+    return seconds
 
 
 def _prompt(param: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = [
     "AlreadySettled",
     "BadSubmission",
+    "ExecutionFailed",
     "ExecutionNotFound",
     "FileRefused",
     "InvalidName",
@@ -59,6 +60,10 @@ class SettingsRefused(PerdureError):
 
 class SessionBusy(PerdureError):
     """Another submission holds the session's next place; it has to settle first."""
+
+
+class ExecutionFailed(PerdureError):
+    """An execution that was to do one thing did not."""
 
 
 class ExecutionNotFound(PerdureError):

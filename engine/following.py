@@ -11,11 +11,11 @@ from .errors import ExecutionNotFound
 from .ids import parse_execution, record_id, step_id
 from .inspection import outputs_of, promises_of, records_from, shown_call
 from .journal import outcome_of
-from .records import CallEvent, ErrorInfo, ExecutionInfo, FinishedEvent, OutputEvent, Result, Status, WaitingEvent
-from .refs import fetched
+from .records import CallEvent, ErrorInfo, ExecutionInfo, FinishedEvent, Result, Status, WaitingEvent
+from .refs import fetched, is_ref
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from .durable import Promise
     from .records import Event
@@ -56,9 +56,10 @@ async def read_result(substrate: Substrate, root: Promise) -> Result:
     """Read the result of a settled execution, however it was settled."""
     if root.state == "resolved" and isinstance(root.value, dict) and "status" in root.value:
         result = Result.model_validate(root.value)
-        if result.has_value and isinstance(result.data, dict) and "$ref" in result.data:
-            return result.model_copy(update={"data": await fetched(substrate.blobs, result.data)})
-        return result
+        held = {"data": result.data} if result.has_value else {}
+        held |= {"display": result.display} if result.display else {}
+        whole = {key: await fetched(substrate.blobs, value) for key, value in held.items() if is_ref(value)}
+        return result.model_copy(update=whole) if whole else result
     status: Status = "timeout" if root.state == "rejected_timedout" else "cancelled"
     message = "its deadline passed" if status == "timeout" else f"it was settled from outside ({root.state})"
     return Result(execution=root.id, status=status, error=ErrorInfo(type="Settled", message=message, module="perdure"))
@@ -79,7 +80,12 @@ async def state_of(substrate: Substrate, id: str) -> ExecutionInfo:
         settled_at=root.settled_at,
     )
     if root.settled:
-        return info.model_copy(update={"status": (await read_result(substrate, root)).status})
+        value = root.value if isinstance(root.value, dict) else {}
+        update = {
+            "status": value.get("status") or (await read_result(substrate, root)).status,
+            "mode": value.get("mode"),
+        }
+        return ExecutionInfo.model_validate(info.model_dump() | update)
     waiting = await substrate.promises.waiting(id)
     calls = [
         promise.id
@@ -132,7 +138,7 @@ class _Reading:
         """Yield what came since the last look."""
         async for record in records_from(self._substrate, self._id, self._step, self._next):
             self._next += 1
-            for event in _events(record, self._from):
+            for event in await self._events(record):
                 yield event
             if record.param["kind"] == "call" and not record.settled:
                 self.open_calls[record.id] = record
@@ -140,6 +146,15 @@ class _Reading:
             now = await self._substrate.promises.get(call_id)
             if now is not None and now.settled:
                 yield _call_event(self.open_calls.pop(call_id), now)
+
+    async def _events(self, record: Promise) -> Sequence[Event]:
+        match record.param["kind"]:
+            case "output":
+                return await outputs_of(record, self._substrate.blobs, self._from)
+            case "call":
+                return [_call_event(record, record)]
+            case _:
+                return []
 
     async def next_step(self) -> bool:
         """Go on to the next step if there is one and this one is read to its end."""
@@ -161,25 +176,6 @@ async def _waiting(substrate: Substrate, id: str, open_calls: dict[str, Promise]
     ]
     external = tuple(call for call, promise in open_calls.items() if promise.param["effect"] == "external")
     return WaitingEvent(calls=external, until=min((wake for wake in timers if wake > now_ms()), default=None))
-
-
-def _events(record: Promise, from_offset: int) -> list[Event]:
-    match record.param["kind"]:
-        case "output":
-            return [cut for event in outputs_of(record) if (cut := _cut(event, from_offset)) is not None]
-        case "call":
-            return [_call_event(record, record)]
-        case _:
-            return []
-
-
-def _cut(event: OutputEvent, from_offset: int) -> OutputEvent | None:
-    end = event.offset + len(event.text)
-    if end <= from_offset:
-        return None
-    if event.offset >= from_offset:
-        return event
-    return event.model_copy(update={"offset": from_offset, "text": event.text[from_offset - event.offset :]})
 
 
 def _call_event(record: Promise, now: Promise) -> CallEvent:

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 from .durable import KIND
 from .errors import ExecutionNotFound
 from .ids import cancel_id, death_id, parse_execution, parse_record, record_id, step_id
-from .journal import outcome_of, render_args
-from .records import OutputEvent, TreeNode
+from .journal import DISPLAY, outcome_of, render_args
+from .records import DisplayEvent, OutputEvent, TreeNode
+from .refs import fetched
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from .blobs import BlobStore
     from .durable import Promise
     from .substrate import Substrate
 
@@ -58,13 +60,19 @@ async def records_from(substrate: Substrate, execution: str, step: int, index: i
         ahead = min(ahead * 4, AHEAD)
 
 
-def outputs_of(promise: Promise) -> list[OutputEvent]:
-    """Return what a record of output shows."""
+async def outputs_of(promise: Promise, blobs: BlobStore, start: int = 0) -> list[OutputEvent | DisplayEvent]:
+    """Return what a record of output shows from a character of the execution's output on."""
     offset = promise.param["offset"]
-    events = []
-    for stream, text, _ in promise.param["chunks"]:
-        events.append(OutputEvent(offset=offset, stream=stream, text=text, record=promise.id))
-        offset += len(text)
+    events: list[OutputEvent | DisplayEvent] = []
+    for stream, content, lengths in promise.param["chunks"]:
+        begins, offset = offset, offset + sum(lengths)
+        if offset <= start:
+            continue
+        if stream == DISPLAY:
+            events.append(DisplayEvent(offset=begins, data=await fetched(blobs, content), record=promise.id))
+        else:
+            at = max(begins, start)
+            events.append(OutputEvent(offset=at, stream=stream, text=content[at - begins :], record=promise.id))
     return events
 
 
@@ -118,6 +126,8 @@ def _root_label(root: Promise) -> str:
     submission = (root.param or {}).get("args") or [{}]
     parts = [str(submission[0].get("filename") or "code")]
     if isinstance(root.value, dict):
+        mode = root.value.get("mode")
+        parts += [f"({mode})"] if mode else []
         parts.append(f"-> {root.value.get('status')}")
     return " ".join(parts)
 
@@ -145,7 +155,9 @@ def _record(record: Promise) -> TreeNode:
             label, path = f"{param['name']}({shown_call(param)})", param["path"]
             value = outcome_of(record)
         case "output":
-            label = f"{sum(len(text) for _, text, _ in param['chunks'])} characters"
+            label = f"{sum(sum(lengths) for _, _, lengths in param['chunks'])} characters"
+            if any(stream == DISPLAY for stream, _, _ in param["chunks"]):
+                label += ", with displays"
         case "fork":
             label = f"from {param['from']}"
         case _:

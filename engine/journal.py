@@ -13,13 +13,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from .refs import print_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from .durable import Promise
 
-__all__ = ["CallRecord", "Divergence", "Journal", "JournalDamaged", "Request", "outcome_of"]
+__all__ = ["DISPLAY", "CallRecord", "Divergence", "Journal", "JournalDamaged", "Request", "outcome_of"]
 
+#: The stream of displays in a record of output: a chunk is a bundle, or the reference to one, and one character long.
+DISPLAY = "display"
 #: What is shown of each side of a divergence.
 _SHOWN = 400
 
@@ -156,8 +160,8 @@ class Journal:
                 self.unasked += 1
             case "output":
                 for stream, text, writes in param["chunks"]:
-                    self.characters += len(text)
-                    self.writes += _split(stream, text, writes)
+                    self.characters += sum(writes)
+                    self.writes += [(stream, print_of(text))] if stream == DISPLAY else _split(stream, text, writes)
             case "timer":
                 self.timers |= {path: int(deadline) for path, deadline in param["timers"].items()}
                 self.wake = (promise.id, int(param["wake"]))

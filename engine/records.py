@@ -11,25 +11,40 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from perdure.capabilities.values import decode
 
+from .life import SessionState
+
 __all__ = [
     "CallEvent",
+    "DisplayEvent",
     "ErrorInfo",
     "Event",
     "ExecutionInfo",
     "FinishedEvent",
+    "Merged",
+    "Mode",
     "NameReport",
     "OutputEvent",
     "PendingCall",
     "Result",
     "SessionInfo",
     "Status",
+    "Stop",
     "Timings",
     "TreeNode",
+    "Usage",
     "WaitingEvent",
 ]
 
 #: How an execution ended. ``ok``, and ``exit`` with code 0, are successes; ``refused`` and ``busy``: nothing ran.
 Status = Literal["ok", "error", "exit", "cancelled", "diverged", "crashed", "timeout", "refused", "busy", "failed"]
+
+
+#: How the code ran, as its guest saw it before running it: a hint for people.
+Mode = Literal["TOP_LEVEL_AWAIT", "ASYNC_DEF", "BLOCKING_SYNC", "SIMPLE_SYNC", "UNKNOWN"]
+
+#: How code that was asked to stop did: ``stopped`` by itself, its namespace as it stands; ``killed`` when it went on
+#: past its grace, and the session is as its last step left it.
+Stop = Literal["stopped", "killed"]
 
 
 class _Data(BaseModel):
@@ -67,6 +82,22 @@ class Timings(_Data):
     checkpoint: float = 0.0
 
 
+class Usage(_Data):
+    """What the guest used, measured from outside as the code ended: bytes of memory, CPU seconds of this execution."""
+
+    memory_bytes: int = 0
+    cpu_seconds: float = 0.0
+
+
+class Merged(_Data):
+    """What variables from outside did: names that are new, that changed, and that were left as they were."""
+
+    added: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
+    source: str = ""
+
+
 class Result(_Data):
     """The outcome of an execution, as its root promise holds it."""
 
@@ -75,8 +106,14 @@ class Result(_Data):
     data: Any = None
     has_value: bool = False
     repr: str | None = None
+    display: dict[str, Any] | None = None
     error: ErrorInfo | None = None
     exit_code: int | None = None
+    stop: Stop | None = None
+    mode: Mode = "UNKNOWN"
+    blocking: tuple[str, ...] = ()
+    merged: Merged | None = None
+    rolled_back: bool = False
     lost: tuple[NameReport, ...] = ()
     left: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -93,6 +130,7 @@ class Result(_Data):
     attempts: int = 1
     replayed: int = 0
     timings: Timings = Timings()
+    usage: Usage = Usage()
 
     @property
     def value(self) -> Any:
@@ -112,6 +150,15 @@ class OutputEvent(_Data):
     offset: int
     stream: Literal["stdout", "stderr"]
     text: str
+    record: str
+
+
+class DisplayEvent(_Data):
+    """Something was displayed: contents by MIME type, binary ones in base64. It takes one character of the output."""
+
+    type: Literal["display"] = "display"
+    offset: int
+    data: dict[str, str]
     record: str
 
 
@@ -141,7 +188,7 @@ class FinishedEvent(_Data):
     result: Result
 
 
-Event = Annotated[OutputEvent | CallEvent | WaitingEvent | FinishedEvent, Field(discriminator="type")]
+Event = Annotated[OutputEvent | DisplayEvent | CallEvent | WaitingEvent | FinishedEvent, Field(discriminator="type")]
 
 
 class PendingCall(_Data):
@@ -166,10 +213,11 @@ class ExecutionInfo(_Data):
     created_at: int
     settled_at: int | None = None
     pending: tuple[str, ...] = ()
+    mode: Mode | None = None
 
 
 class SessionInfo(_Data):
-    """A session's name, birth, settings and the number of its last execution (0: none yet)."""
+    """A session's name, birth, settings, the number of its last execution (0: none yet), and what it does now."""
 
     name: str
     incarnation: str
@@ -177,6 +225,8 @@ class SessionInfo(_Data):
     last: int
     grants: tuple[str, ...]
     isolation: str
+    state: SessionState = "idle"
+    limits: dict[str, Any] = {}
 
 
 class TreeNode(_Data):

@@ -6,11 +6,12 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from blake3 import blake3
 
 if TYPE_CHECKING:
     from .blobs import BlobStore
 
-__all__ = ["INLINE_LIMIT", "dumped", "fetched", "stored"]
+__all__ = ["INLINE_LIMIT", "dumped", "fetched", "is_ref", "print_of", "stored"]
 
 #: Values up to this many bytes (encoded) are kept in their record, larger ones as blobs (DESIGN, Values).
 INLINE_LIMIT = 256 * 1024
@@ -33,13 +34,25 @@ async def stored(blobs: BlobStore, data: Any) -> Any:
     return await stored_raw(blobs, raw)
 
 
+def print_of(data: Any) -> str:
+    """Return what names encoded data, whether it is held in its record or by reference."""
+    if is_ref(data):
+        return str(data["$ref"])
+    return f"blake3:{blake3(dumped(data)).hexdigest()}"
+
+
 async def stored_raw(blobs: BlobStore, raw: bytes) -> dict[str, Any]:
     """Store the JSON text of a large value; returns its reference."""
     return {"$ref": await blobs.put(raw), "size": len(raw)}
 
 
+def is_ref(data: Any) -> bool:
+    """Whether encoded data is the reference to a blob."""
+    return isinstance(data, dict) and isinstance(data.get("$ref"), str) and data.keys() <= {"$ref", "size"}
+
+
 async def fetched(blobs: BlobStore, data: Any) -> Any:
     """Return encoded data with a reference, if it is one, resolved."""
-    if isinstance(data, dict) and isinstance(data.get("$ref"), str) and data.keys() <= {"$ref", "size"}:
+    if is_ref(data):
         return json.loads(await blobs.get(data["$ref"]))
     return data

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
 __all__ = [
     "DEFAULT_LIMITS",
     "ISOLATION_LEVELS",
+    "STRATEGIES",
     "ForkPoint",
     "Limits",
     "SessionSettings",
+    "Strategy",
     "Submission",
+    "Variables",
     "WorkerSettings",
 ]
 
@@ -23,6 +26,15 @@ EXECUTION_TIMEOUT_MS = 365 * 24 * 3600 * 1000
 
 #: Code above this is data in disguise; it belongs into a file (--with).
 MAX_CODE = 1 << 20
+
+
+#: Variables that one submission may bring.
+MAX_VARIABLES = 10_000
+
+#: How variables from outside meet those that are there: ``overwrite`` writes everything; ``preserve`` only what is new;
+#: ``smart`` what differs, but never None over a value and never an empty container over a full one.
+Strategy = Literal["overwrite", "preserve", "smart"]
+STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 
 
 class _Settings(BaseModel):
@@ -36,16 +48,27 @@ class Limits(_Settings):
     memory_bytes: Annotated[int, Field(ge=64 << 20)] = 8 << 30
     #: Threads of the guest: far above any pool's default, far below what a machine can take.
     threads: Annotated[int, Field(ge=8)] = 512
-    #: Seconds an execution may run, without the time it waits; None is no bound: analyses run long.
+    #: Seconds an execution may run; waiting for somebody's answer does not count, time on a replay counts again. Then
+    #: it is stopped as by a cancel, and its status is `timeout`. None is no bound: analyses run long.
     wall_seconds: Annotated[float, Field(gt=0)] | None = None
     #: CPU seconds of one guest process; None is no bound: analyses run long.
     cpu_seconds: Annotated[int, Field(ge=1)] | None = None
     #: Characters of output one execution may record: beyond, output is cut and the result says so.
     output_characters: Annotated[int, Field(ge=1000)] = 64 << 20
+    #: Seconds between asking code to stop and killing it: time for `finally` blocks, short beside a person's patience.
+    grace_seconds: Annotated[float, Field(ge=0)] = 5.0
+    #: Bytes of what `display` and figures show in one execution, encoded: beyond, displays are cut, and it is said.
+    display_bytes: Annotated[int, Field(ge=1000)] = 64 << 20
     #: Bytes of a value that travels inside its record, encoded.
     inline_bytes: Annotated[int, Field(ge=1024, le=256 * 1024)] = 256 * 1024
+    #: Bytes of an execution's value, encoded, that are stored at all: beyond, the result holds its repr and says so.
+    result_bytes: Annotated[int, Field(ge=1024, le=2 << 30)] = 1 << 30
     #: Characters of a repr that are kept in the result.
     repr_characters: Annotated[int, Field(ge=100)] = 10_000
+    #: Seconds a repr may take: long for a repr, short for who waits for the result.
+    repr_seconds: Annotated[float, Field(gt=0, le=60)] = 2.0
+    #: Results and inputs kept in `Out` and `In`: enough to look back, few enough that they hold no memory for ever.
+    history: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
     #: The largest file a guest may write, and with it the largest it can checkpoint as one file.
     file_bytes: Annotated[int, Field(ge=1 << 20)] = 8 << 30
     #: Files and folders in a workspace; counted while code runs, and when it is checkpointed.
@@ -88,11 +111,23 @@ class ForkPoint(_Settings):
     path: Annotated[str, Field(max_length=4096)]
 
 
+class Variables(_Settings):
+    """Variables that come with a submission: encoded values by name, or the reference to a blob that holds them.
+
+    ``source`` says where they come from, for whoever reads the record.
+    """
+
+    values: dict[str, Any]
+    strategy: Strategy = "overwrite"
+    source: Annotated[str, Field(max_length=200)] = "client"
+
+
 class Submission(BaseModel):
     """What ``execute`` is asked to run: the one argument of the durable function; nothing in it is trusted.
 
     Only ``code`` is needed. ``grants`` None asks for everything the session has; ``files`` maps paths in the workspace
-    to blobs; ``base`` names the execution before this one.
+    to blobs; ``base`` names the execution before this one. ``atomic``: if the code fails, the session is as before it.
+    ``seconds`` bounds the run below what the session allows.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -105,6 +140,9 @@ class Submission(BaseModel):
     argv: Annotated[tuple[str, ...], Field(max_length=1000)] = ()
     grants: tuple[str, ...] | None = None
     files: dict[str, str] = {}
+    variables: Variables | None = None
+    atomic: bool = False
+    seconds: Annotated[float, Field(gt=0)] | None = None
     flags: dict[str, Any] = {}
     fork: ForkPoint | None = None
     nonce: str = ""

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from perdure.capabilities.errors import UnknownGrant
 from perdure.capabilities.registry import intersect
+from perdure.engine.checkpoints import compose
 from perdure.engine.errors import InvalidName
 from perdure.engine.ids import parse_execution
 from perdure.engine.sessions import base_of, ensure_session
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
     from .service import Services
 
 __all__ = ["Job", "Refused", "admit"]
+
+
+#: Names that a refusal shows.
+SHOWN_NAMES = 10
 
 
 class Refused(Exception):
@@ -63,6 +68,8 @@ async def admit(services: Services, execution: str, raw: dict[str, Any], *, firs
     if submission.base not in (None, before, base.step):
         msg = f"the submission builds on {submission.base!r}, but execution {id.n} follows {before!r}"
         raise Refused("BadSubmission", msg)
+    if submission.atomic:
+        await _can_roll_back(services, before, base)
     allowed = head.settings.grants
     grants = tuple(allowed if submission.grants is None else intersect(submission.grants, allowed))
     try:
@@ -76,6 +83,19 @@ async def admit(services: Services, execution: str, raw: dict[str, Any], *, firs
             raise
         raise Refused(type(exc).__name__, str(exc)) from None
     return Job(id, submission, head, base, grants)
+
+
+async def _can_roll_back(services: Services, before: str | None, base: Base) -> None:
+    """Raise Refused where going back to the base would lose what lives in the session now."""
+    if base.value is None:
+        return
+    composed = await compose(services.promises, services.blobs, base.value)
+    lost = [report.name for report in composed.reports() if report.status == "lost"] if composed else []
+    left = list((base.value.get("result") or {}).get("left", ()))
+    if lost or left:
+        names = ", ".join([*lost, *left][:SHOWN_NAMES])
+        msg = f"an atomic submission could not be rolled back: the checkpoint of {before} lacks {names}"
+        raise Refused("NotAtomic", f"{msg}. Delete or end them first, or submit without atomic")
 
 
 def _parsed(execution: str, raw: dict[str, Any]) -> tuple[ExecutionId, Submission]:

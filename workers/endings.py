@@ -14,15 +14,19 @@ from typing import TYPE_CHECKING, Any
 from perdure.engine.durable import now_ms
 from perdure.engine.events import Imaged, Stored
 from perdure.engine.ids import cancel_id, step_id
-from perdure.engine.records import ErrorInfo, Result, Timings
-from perdure.engine.refs import stored_raw
+from perdure.engine.records import ErrorInfo, Merged, Result, Timings, Usage
+from perdure.engine.refs import stored, stored_raw
 
 from .checkpoints import save
 from .requests import refuse_refs
+from .showing import bundle_in_done
+from .stopping import seconds_of
 
 if TYPE_CHECKING:
     from perdure.engine.checkpoints import Recorded
     from perdure.engine.durable import Attempt, Promise
+    from perdure.engine.records import Stop
+    from perdure.engine.settings import Variables
 
     from .admission import Job
     from .live import Live
@@ -30,7 +34,7 @@ if TYPE_CHECKING:
     from .run import Run
     from .service import Services
 
-__all__ = ["Ending"]
+__all__ = ["Ending", "succeeded"]
 
 
 @dataclass(slots=True)
@@ -48,37 +52,76 @@ class Ending:
         """Settle the step of code that ended, with the namespace it leaves. Raises GuestDied, OSError."""
         begun = time.monotonic()
         limits = self.job.head.settings.limits
+        used = run.usage()
         workspace = self.services.workspace(self.job.id.session)
         step = step_id(self.attempt.id, run.step)
         saved = await save(
             run, step, workspace, self.services.blobs, limits, imaged=lambda: self.attempt.tell(Imaged(self.attempt.id))
         )
         self.attempt.tell(Stored(self.attempt.id))
+        told = await self._told(run, done)
         result = self._result(run).model_copy(
             update={
-                "status": done.status,
-                "data": await self._value(run, done),
-                "has_value": done.has_value,
-                "repr": done.repr,
-                "error": ErrorInfo.model_validate(done.error) if done.error else None,
-                "exit_code": done.code,
+                **told,
                 "lost": saved.lost,
                 "left": tuple(done.left),
-                "notes": (*_notes(run), *done.notes, *saved.notes),
+                "notes": (*told["notes"], *saved.notes),
                 "checkpoint": step,
                 "timings": Timings(
                     total=time.monotonic() - self.started, ran=run.ran, checkpoint=time.monotonic() - begun
                 ),
+                "usage": Usage(memory_bytes=used[0], cpu_seconds=used[1]),
             }
         )
         await self._settle(run.step, run, result, saved.record)
         return result
 
+    async def roll_back(self, run: Run, base: str | None, done: Done) -> Result:
+        """End an execution that failed and was to change nothing: the session is what it was before."""
+        told = await self._told(run, done)
+        if self.job.submission.variables is not None:
+            told["merged"] = None
+        result = self._result(run).model_copy(update={**told, "checkpoint": base, "rolled_back": True})
+        await self._settle(run.step, run, result, None)
+        return result
+
+    async def _told(self, run: Run, done: Done) -> dict[str, Any]:
+        """Return what a result takes from what the guest said of its end."""
+        stop = self.live.stop if done.status == "cancelled" else None
+        error = _error(done, f"in {self.attempt.id}, step {run.step}")
+        if stop == "timeout" and error is not None:
+            text = f"it ran longer than {seconds_of(self.job):g} s (wall_seconds) and was stopped"
+            error = error.model_copy(update={"type": "ExecutionTimeout", "message": text})
+        brought = self.job.submission.variables
+        display = bundle_in_done(done, run.guest.link)
+        return {
+            "status": stop or done.status,
+            "stop": "stopped" if stop else None,
+            "data": await self._value(run, done),
+            "has_value": done.has_value,
+            "repr": done.repr,
+            "display": await stored(self.services.blobs, display) if display else None,
+            "error": error,
+            "exit_code": done.code,
+            "mode": done.mode,
+            "blocking": tuple(done.blocking),
+            "merged": _merged(done, brought),
+            "notes": (*_notes(run), *done.notes),
+        }
+
     async def fail(
-        self, step: int, base: str | None, records: list[Promise], run: Run | None, status: str, reason: ErrorInfo
+        self,
+        step: int,
+        base: str | None,
+        records: list[Promise],
+        run: Run | None,
+        status: str,
+        reason: ErrorInfo,
+        stop: Stop | None = None,
     ) -> Result:
         """End an execution whose guest is gone: what it leaves is ``base``, its last settled step or its own base."""
-        result = self._result(run).model_copy(update={"status": status, "error": reason, "checkpoint": base})
+        how = {"status": status, "error": reason, "checkpoint": base, "stop": stop}
+        result = self._result(run).model_copy(update={**how, "rolled_back": self.job.submission.atomic})
         for record in records:
             if not record.settled and record.param.get("effect") == "external":
                 gone = {"type": "CallCancelled", "message": f"the execution ended as {status}", "data": None}
@@ -125,6 +168,25 @@ class Ending:
             replayed=run.replayed if run else 0,
             kept_guest=run.kept if run else False,
         )
+
+
+def succeeded(done: Done) -> bool:
+    """Whether the code ran to its end, or called ``exit`` with success."""
+    return done.status == "ok" or (done.status == "exit" and not done.code)
+
+
+def _error(done: Done, where: str) -> ErrorInfo | None:
+    if done.error is None:
+        return None
+    error = ErrorInfo.model_validate(done.error)
+    return error.model_copy(update={"notes": (*error.notes, where)})
+
+
+def _merged(done: Done, brought: Variables | None) -> Merged | None:
+    if done.merged is None or brought is None:
+        return None
+    names = {what: tuple(done.merged.get(what, ())) for what in ("added", "changed", "kept")}
+    return Merged(**names, source=brought.source)
 
 
 def _notes(run: Run) -> tuple[str, ...]:

@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -24,6 +23,7 @@ from perdure.engine.seals import CheckpointForged
 from .admission import Refused, admit
 from .handlers import Handlers, Scope
 from .live import Live
+from .stopping import stop
 from .tenure import Tenure
 
 if TYPE_CHECKING:
@@ -40,8 +40,6 @@ log = structlog.get_logger()
 
 #: A cancel is looked for from this long after the start on: most executions are over by then and pay nothing (s).
 WATCH_AFTER = 0.25
-#: From the request to cancel to the kill of code that ignores it (s).
-CANCEL_GRACE = 5.0
 #: Pause before an attempt gives up for a reason outside (a full disk): the store hands it out again at once (s).
 BACK_OFF = 1.0
 
@@ -115,6 +113,7 @@ class Executions:
         live.handlers.scope = scope
         live.attempt = attempt
         live.watched = False
+        live.grace = job.head.settings.limits.grace_seconds
         live.ended = asyncio.Event()
         return live
 
@@ -157,23 +156,9 @@ class Executions:
         if promise.id == execution:
             live.attempt.lose("the execution was settled by others")
         elif promise.id == cancel_id(execution):
-            await self._cancel(live)
+            await stop(live, "cancelled")
         elif live.run is not None:
             await live.run.answered(promise)
-
-    async def _cancel(self, live: Live) -> None:
-        if live.cancelled:
-            return
-        live.cancelled = True
-        run = live.run
-        if run is None:
-            return
-        await run.cancel()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(CANCEL_GRACE):
-                await live.ended.wait()
-                return
-        await run.guest.kill(f"cancelled, and it went on for {CANCEL_GRACE:g} s")
 
     async def close(self) -> None:
         """Give every task back and end everything that runs."""

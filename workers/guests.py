@@ -23,7 +23,6 @@ from .messages import ProtocolViolation, Ready
 from .zygote import STATUS_TIMEOUT, UNKNOWN
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from .checkpoints import Held
@@ -143,8 +142,6 @@ class Guest:
     pidfd: int = -1
     _reason: str = ""
     _limit: str = ""
-    _ran: float = 0.0
-    _since: float | None = None
     _how: tuple[int | None, int | None] | None = None
 
     def __post_init__(self) -> None:
@@ -243,20 +240,6 @@ class Guest:
         if self.pidfd >= 0:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self.pidfd, number)
-
-    @contextlib.contextmanager
-    def running(self, *, anew: bool) -> Iterator[None]:
-        """Count the time that code runs; ``anew`` for another execution than before."""
-        loop = asyncio.get_running_loop()
-        self._ran, self._since = 0.0 if anew else self._ran, loop.time()
-        try:
-            yield
-        finally:
-            self._ran, self._since = self.ran(loop.time()), None
-
-    def ran(self, now: float) -> float:
-        """Seconds that the execution has run in this guest."""
-        return self._ran + (now - self._since if self._since is not None else 0.0)
 
     def freeze(self) -> None:
         """Stop every thread of the guest where it is."""

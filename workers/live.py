@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from perdure.engine.durable import Attempt
@@ -12,7 +12,10 @@ if TYPE_CHECKING:
     from .handlers import Handlers
     from .run import Run
 
-__all__ = ["Live"]
+__all__ = ["Live", "Reason"]
+
+#: Why an execution is to stop; the status it then has.
+type Reason = Literal["cancelled", "timeout"]
 
 
 @dataclass(slots=True)
@@ -23,6 +26,9 @@ class Live:
     attempt: Attempt | None = None
     run: Run | None = None
     ended: asyncio.Event = field(default_factory=asyncio.Event)
-    cancelled: bool = False
+    #: Why it is to stop, once it is.
+    stop: Reason | None = None
+    #: Seconds that its code has to stop by itself.
+    grace: float = 5.0
     #: Whether a promise to ask for its cancellation may exist: it is settled with the execution.
     watched: bool = False

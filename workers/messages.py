@@ -6,9 +6,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from perdure.engine.records import Mode
+
 __all__ = [
     "Call",
     "Checkpoint",
+    "Display",
     "Diverged",
     "Done",
     "Entered",
@@ -43,6 +46,8 @@ class Entered(_Message):
     items: Annotated[list[list[str | int | float]], Field(max_length=MAX_ENTERED)]
 
 
+#: Contents by MIME type; the guest makes far fewer parts.
+Bundle = Annotated[dict[Annotated[str, Field(max_length=200)], str], Field(max_length=64)]
 Path = Annotated[str, Field(min_length=1, max_length=MAX_PATH)]
 
 
@@ -81,6 +86,13 @@ class Output(_Message):
     entered: Entered | None = None
 
 
+class Display(_Message):
+    t: Literal["display"]
+    data: Bundle | None = None
+    data_stream: int | None = None
+    entered: Entered | None = None
+
+
 class Idle(_Message):
     t: Literal["idle"]
     waiting: list[Path]
@@ -97,6 +109,11 @@ class Done(_Message):
     has_value: bool = False
     value_stream: int | None = None
     repr: str | None = None
+    display: Bundle | None = None
+    display_stream: int | None = None
+    mode: Mode = "UNKNOWN"
+    blocking: Annotated[list[str], Field(max_length=100)] = []
+    merged: dict[str, list[str]] | None = None
     error: dict[str, Any] | None = None
     code: int | None = None
     line: int | None = None
@@ -119,7 +136,8 @@ class Diverged(_Message):
 
 
 FromGuest = Annotated[
-    Ready | Restored | StreamOpened | Call | Output | Idle | Done | Checkpoint | Diverged, Field(discriminator="t")
+    Ready | Restored | StreamOpened | Call | Output | Display | Idle | Done | Checkpoint | Diverged,
+    Field(discriminator="t"),
 ]
 
 _ADAPTER: TypeAdapter[FromGuest] = TypeAdapter(FromGuest)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from perdure.engine.durable import now_ms
 from perdure.engine.ids import record_id, step_id
-from perdure.engine.journal import outcome_of
+from perdure.engine.journal import DISPLAY, outcome_of
 from perdure.engine.refs import stored
 
 if TYPE_CHECKING:
@@ -68,6 +68,8 @@ class _Writes:
     since: float
     chunks: list[list[Any]] = field(default_factory=list)
     characters: int = 0
+    #: Characters that are held for it in memory: what a display shows counts here, and as one character above.
+    weight: int = 0
 
 
 @dataclass(slots=True)
@@ -116,17 +118,31 @@ class Recorder:
 
     async def write(self, stream: str, text: str) -> None:
         """Record output; returns when there is room for more."""
-        last = self._queue[-1] if self._queue else None
-        if not isinstance(last, _Writes) or last.characters > OUTPUT_BATCH:
-            last = _Writes(time.monotonic())
-            self._put(last)
+        last = self._last_writes()
         if last.chunks and last.chunks[-1][0] == stream:
             last.chunks[-1][1].append(text)
         else:
             last.chunks.append([stream, [text]])
-        last.characters += len(text)
-        self._backlog += len(text)
-        if last.characters > OUTPUT_BATCH:
+        await self._added(last, len(text), len(text))
+
+    async def show(self, data: dict[str, str]) -> None:
+        """Record a display among the output; returns when there is room for more."""
+        last = self._last_writes()
+        last.chunks.append([DISPLAY, data])
+        await self._added(last, 1, sum(map(len, data.values())))
+
+    def _last_writes(self) -> _Writes:
+        last = self._queue[-1] if self._queue else None
+        if not isinstance(last, _Writes) or last.weight > OUTPUT_BATCH:
+            last = _Writes(time.monotonic())
+            self._put(last)
+        return last
+
+    async def _added(self, last: _Writes, characters: int, weight: int) -> None:
+        last.characters += characters
+        last.weight += weight
+        self._backlog += weight
+        if last.weight > OUTPUT_BATCH:
             self._queued.set()
         if self._backlog > OUTPUT_BACKLOG:
             self._room.clear()
@@ -184,7 +200,7 @@ class Recorder:
 
     async def _more_output(self, item: _Writes) -> None:
         """Wait for more output to share the record, unless something else wants to be recorded."""
-        while len(self._queue) == 1 and item.characters <= OUTPUT_BATCH:
+        while len(self._queue) == 1 and item.weight <= OUTPUT_BATCH:
             left = item.since + OUTPUT_DELAY - time.monotonic()
             if left <= 0:
                 return
@@ -243,9 +259,14 @@ class Recorder:
         await self._owner.answered_in(item.request.path, outcome)
 
     async def _record_output(self, item: _Writes) -> None:
-        chunks = [[stream, "".join(texts), [len(text) for text in texts]] for stream, texts in item.chunks]
+        chunks = [await self._chunk(stream, content) for stream, content in item.chunks]
         await self._record({"kind": "output", "offset": self.characters, "chunks": chunks}, settled=True)
         self.characters += item.characters
-        self._backlog -= item.characters
+        self._backlog -= item.weight
         if self._backlog <= OUTPUT_BACKLOG // 2:
             self._room.set()
+
+    async def _chunk(self, stream: str, content: Any) -> list[Any]:
+        if stream == DISPLAY:
+            return [stream, await stored(self._blobs, content), [1]]
+        return [stream, "".join(content), [len(text) for text in content]]

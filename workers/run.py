@@ -21,14 +21,16 @@ from typing import TYPE_CHECKING, Any
 
 from perdure.engine.events import Delivered, Delivering
 from perdure.engine.journal import CallRecord, Divergence, Journal, Request
-from perdure.engine.refs import INLINE_LIMIT, dumped, fetched
+from perdure.engine.refs import INLINE_LIMIT, dumped, fetched, print_of
 
 from .guests import GuestDied
 from .link import LinkClosed
-from .messages import Call, Checkpoint, Diverged, Done, Idle, Output, ProtocolViolation
+from .messages import Call, Checkpoint, Display, Diverged, Done, Idle, Output, ProtocolViolation
 from .recording import Recorder
 from .requests import request_of
+from .showing import bundle_of_display
 from .waiting import Waiting
+from .watchdog import usage_of
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -111,6 +113,14 @@ class Run:
         self._end: asyncio.Future[End] | None = None
         self.cancelled = False
         self.kept = False
+        #: It is not to be suspended any more: it is being stopped, or its time is up before what it waits for.
+        self.stays = False
+        #: When it was last parked, on the monotonic clock.
+        self.parked_at = 0.0
+        #: The code has ended, or its guest is dead.
+        self.over = asyncio.Event()
+        guest.died.add_done_callback(lambda _: self.over.set())
+        self._before = usage_of(guest.pid)
 
     @property
     def characters(self) -> int:
@@ -124,7 +134,16 @@ class Run:
             await self.guest.link.send({"t": "cancel"})
         except LinkClosed:
             return
+        self.interrupt()
+
+    def interrupt(self) -> None:
+        """Send the signal; code that was stopped already takes no notice."""
         self.guest.signal(signal.SIGUSR1)
+
+    def usage(self) -> tuple[int, float]:
+        """Return the guest's bytes of memory, and the CPU seconds that this execution took."""
+        now = usage_of(self.guest.pid)
+        return now.memory, max(0.0, now.cpu - self._before.cpu)
 
     # -- driving ----------------------------------------------------------------
 
@@ -140,6 +159,9 @@ class Run:
             message["replay_stream"] = await self.guest.link.send_stream(data)
         else:
             message["replay"] = replay
+        if "variables" in message and len(brought := dumped(message["variables"])) > INLINE_LIMIT:
+            message["variables_stream"] = await self.guest.link.send_stream(brought)
+            del message["variables"]
         code = message["code"].encode("utf-8", "surrogatepass")
         if len(code) > INLINE_LIMIT:
             message["code_stream"] = await self.guest.link.send_stream(code)
@@ -223,9 +245,14 @@ class Run:
                 self._enter(message.entered)
                 self._idle = message
                 self.quiet()
+            case Display():
+                self._enter(message.entered)
+                self._idle = None
+                await self._displayed(message)
             case Done():
                 self._enter(message.entered)
                 self._idle = None
+                self.over.set()
                 self._spawn(self._ended(message))
             case Diverged():
                 self._enter(message.entered)
@@ -252,6 +279,12 @@ class Run:
         if self.journal.write(output.stream, output.text):
             self.writes += 1
             await self.recorder.write(output.stream, output.text)
+
+    async def _displayed(self, display: Display) -> None:
+        data = bundle_of_display(display, self.guest.link)
+        if self.journal.write("display", print_of(data)):
+            self.writes += 1
+            await self.recorder.show(data)
 
     async def _ended(self, done: Done) -> None:
         divergence = self.journal.rested(self._held[0] if self._held else None, "ended")
@@ -352,6 +385,8 @@ class Run:
         """Consider whether the guest is at rest: it says so, and nothing is under way here."""
         idle = self._idle
         if idle is None or self._taken < self._sent or self.recorder.busy or self._running or idle.threads:
+            return
+        if self.stays:
             return
         divergence = self.journal.rested(self._held[0] if self._held else None, "waits without asking it")
         if divergence is not None:

@@ -18,21 +18,24 @@ from perdure.engine.events import Launched
 from perdure.engine.ids import cancel_id, record_id, step_id
 from perdure.engine.journal import Journal, JournalDamaged
 from perdure.engine.records import ErrorInfo, Result
+from perdure.engine.refs import fetched
 from perdure.engine.sessions import seed_of
 
 from .deaths import Deaths
-from .endings import Ending
+from .endings import Ending, succeeded
 from .guests import GuestDied, GuestFailed, WorkspaceTaken
 from .link import LinkClosed
 from .messages import ProtocolViolation
 from .pool import Idle, Parked
 from .run import Diverging, Ended, Resting, Run
 from .starting import fresh_guest
+from .stopping import WHY, bounded, seconds_of
 from .walls import recorded
 
 if TYPE_CHECKING:
     from perdure.engine.durable import Attempt, Promise
     from perdure.engine.journal import Divergence
+    from perdure.engine.records import Stop
 
     from .admission import Job
     from .live import Live
@@ -55,7 +58,6 @@ class Tenure:
         self._base = job.base
         self._deaths = Deaths([])
         #: Whether the guest is one that was parked and goes on.
-        self._resumed = False
         #: What stood around the step's first guest.
         self._isolation: dict[str, Any] | None = None
 
@@ -73,13 +75,14 @@ class Tenure:
             return Result.model_validate(found.value["result"])
         self._isolation = found.param.get("isolation")
         run = await self._parked()
+        if run is not None and await self._is_cancelled():
+            self._live.stop = self._live.stop or "cancelled"
         while True:
             try:
                 run = self._live.run = run or await self._launch(records)
                 return await self._drive(run)
             except GuestDied as exc:
                 run = self._live.run = None
-                self._resumed = False
                 records = await self._records()
                 await self._deaths.record(attempt, self._step, len(records), exc)
                 end = self._end_of_deaths(exc)
@@ -101,14 +104,21 @@ class Tenure:
         parked = await self._services.pool.take_parked(session, self._attempt.id, self._attempt.version)
         if parked is None:
             return None
-        parked.run.handlers = self._live.handlers
-        self._resumed = True
-        return parked.run
+        run = parked.run
+        run.handlers = self._live.handlers
+        if not run.waiting.calls:
+            run.ran += time.monotonic() - run.parked_at
+        return run
+
+    async def _is_cancelled(self) -> bool:
+        id = cancel_id(self._attempt.id)
+        cancel = self._attempt.preloaded.get(id) or await self._attempt.get(id)
+        return cancel is not None and cancel.settled
 
     def _end_of_deaths(self, died: GuestDied) -> tuple[str, str, str] | None:
         """Say how the execution ends after a guest's death; None if it goes on with another guest."""
-        if self._live.cancelled:
-            return "cancelled", "Cancelled", f"cancelled; the guest was killed: {died}"
+        if self._live.stop is not None:
+            return self._live.stop, "Cancelled", f"{WHY[self._live.stop]}; its process was killed: {died}"
         if died.death.limit:
             return "crashed", "LimitExceeded", f"its process was ended: {died}"
         times = self._deaths.in_a_row()
@@ -133,14 +143,19 @@ class Tenure:
             guest = await fresh_guest(services, job, self._base, submission.files, self._isolation)
         run = Run(guest, self._attempt.id, self._step, journal, self._live.handlers, services.blobs, services.identity)
         run.kept = kept
-        await _tell(run, self._message())
+        await _tell(run, await self._message())
         self._attempt.tell(Launched(self._attempt.id, guest.pid, kept, journal.unasked))
         return run
 
-    def _message(self) -> dict[str, Any]:
+    async def _message(self) -> dict[str, Any]:
         submission, fork = self._job.submission, None
         if submission.fork is not None and submission.fork.step == self._step:
             fork = {"path": submission.fork.path, "seed": seed_of(self._job.head.settings.incarnation)}
+        brought = submission.variables
+        variables = {}
+        if brought is not None:
+            values = await fetched(self._services.blobs, brought.values)
+            variables = {"variables": values, "strategy": brought.strategy}
         return {
             "t": "execute",
             "fork": fork,
@@ -151,10 +166,11 @@ class Tenure:
             "flags": submission.flags,
             "step": self._step,
             "grants": self._services.describe(self._job.grants),
+            **variables,
         }
 
     async def _drive(self, run: Run) -> Result:
-        with run.guest.running(anew=not self._resumed):
+        async with bounded(self._live, run, seconds_of(self._job)):
             end = await run.drive(self._attempt)
         match end:
             case Ended():
@@ -162,11 +178,22 @@ class Tenure:
             case Diverging():
                 return await self._diverged(run, end.divergence)
             case Resting():
-                if self._live.cancelled:
-                    raise GuestDied(await run.guest.kill("cancelled while it waited"))
+                if self._live.stop is not None or self._is_out_of_time_before(run, end):
+                    run.stays = True
+                    return await self._drive(run)
                 return await self._suspend(run, end)
 
+    def _is_out_of_time_before(self, run: Run, end: Resting) -> bool:
+        """Whether the bound of the run falls into a sleep; waiting for somebody's answer does not count."""
+        seconds = seconds_of(self._job)
+        if seconds is None or end.wake is None or run.waiting.calls:
+            return False
+        return end.wake - now_ms() > (seconds - run.ran) * 1000
+
     async def _ended(self, run: Run, end: Ended) -> Result:
+        if self._job.submission.atomic and not succeeded(end.done):
+            await run.guest.kill("its execution is rolled back")
+            return await self._ending.roll_back(run, self._job.base.step, end.done)
         result = await self._ending.commit(run, end.done)
         idle = Idle(run.guest, step_id(self._attempt.id, run.step), self._job.head.version)
         await self._services.pool.rest(self._job.id.session, idle)
@@ -184,23 +211,29 @@ class Tenure:
         return await self._fail(run, "diverged", error)
 
     async def _suspend(self, run: Run, end: Resting) -> Result:
-        """Park the guest and leave until something it waits for settles; returns only if it was cancelled meanwhile."""
+        """Park the guest and leave until something it waits for settles; goes on only if it was cancelled meanwhile."""
         attempt, session = self._attempt, self._job.id.session
+        run.parked_at = time.monotonic()
         await self._services.pool.park(session, Parked(run, attempt.version))
         cancel = await attempt.create(cancel_id(attempt.id), "cancel", {"at": now_ms()}, external=True)
         if not cancel.settled:
             attempt.suspend([*end.waiting, cancel.id])
-        self._live.cancelled = True
-        await self._services.pool.drop(session, "cancelled while it waited")
-        return await self._failed(run, "cancelled", "Cancelled", "cancelled while it waited")
+        self._live.stop = "cancelled"
+        if await self._services.pool.take_parked(session, attempt.id, attempt.version) is None:
+            raise GuestDied(await asyncio.shield(run.guest.died))
+        run.stays = True
+        return await self._drive(run)
 
     # -- ends --------------------------------------------------------------------------
 
     async def _failed(self, run: Run | None, status: str, kind: str, message: str) -> Result:
-        return await self._fail(run, status, ErrorInfo(type=kind, message=message, module="perdure"))
+        stop: Stop | None = "killed" if status in WHY else None
+        return await self._fail(run, status, ErrorInfo(type=kind, message=message, module="perdure"), stop=stop)
 
-    async def _fail(self, run: Run | None, status: str, reason: ErrorInfo) -> Result:
-        return await self._ending.fail(self._step, self._base.step, await self._records(), run, status, reason)
+    async def _fail(self, run: Run | None, status: str, reason: ErrorInfo, *, stop: Stop | None = None) -> Result:
+        # What is atomic leaves nothing of itself, not even its settled steps.
+        base = self._job.base.step if self._job.submission.atomic else self._base.step
+        return await self._ending.fail(self._step, base, await self._records(), run, status, reason, stop)
 
     async def _records(self) -> list[Promise]:
         """List the step's records by asking for one after another, several at a time."""

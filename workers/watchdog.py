@@ -1,4 +1,4 @@
-"""What guests use, measured from outside: memory, CPU, threads, time, disk. Whoever uses too much is ended.
+"""What guests use, measured from outside: memory, CPU, threads, disk. Whoever uses too much is ended.
 
 The kernel's own limits come first and raise errors in the code; this sees what they do not count (shared memory, many
 files, deleted files that are still open) and says which limit it was.
@@ -155,7 +155,7 @@ class Watchdog:
     async def _look(self, guest: Guest, watched: _Watched) -> None:
         limits, now = watched.limits, asyncio.get_running_loop().time()
         usage = usage_of(guest.pid)
-        excess = _excess(usage, limits) or _too_long(guest, limits, now)
+        excess = _excess(usage, limits)
         if excess is None and now >= watched.disk_at:
             began = asyncio.get_running_loop().time()
             watched.disk = await asyncio.to_thread(disk_of, watched.workspace, guest.pid, limits.files)
@@ -175,13 +175,6 @@ def _excess(usage: Usage, limits: Limits) -> tuple[str, str] | None:
         return "threads", f"it had {usage.threads} threads, above its limit of {limits.threads}"
     if limits.cpu_seconds is not None and usage.cpu > limits.cpu_seconds + CPU_GRACE:
         return "cpu_seconds", f"it used {usage.cpu:.1f} s of CPU, above its limit of {limits.cpu_seconds}"
-    return None
-
-
-def _too_long(guest: Guest, limits: Limits, now: float) -> tuple[str, str] | None:
-    ran = guest.ran(now)
-    if limits.wall_seconds is not None and ran > limits.wall_seconds:
-        return "wall_seconds", f"it ran for {ran:.1f} s, above its limit of {limits.wall_seconds:g}"
     return None
 
 

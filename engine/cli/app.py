@@ -40,6 +40,11 @@ Isolation = Annotated[
 ]
 Namespaces = Annotated[str | None, typer.Option("--namespaces", help="A second wall: auto (default), require, or off.")]
 Python = Annotated[Path | None, typer.Option("--python", help="The interpreter of a virtual environment for it.")]
+Limit = Annotated[
+    list[str] | None,
+    typer.Option("--limit", help="A limit of the session, NAME=VALUE: wall_seconds=60, memory_bytes=..."),
+]
+Timeout = Annotated[float | None, typer.Option("--timeout", help="Seconds it may run; then it is stopped.")]
 DEFAULT_STATE = Path(".perdure")
 HORIZON_DAYS = 30.0  # upkeep's own; named here so that --help need not load it
 
@@ -68,6 +73,8 @@ def run_file(  # noqa: PLR0913 - one parameter an option
     *,
     namespaces: Namespaces = None,
     python: Python = None,
+    limit: Limit = None,
+    timeout: Timeout = None,
     json: Json = False,
     new: Annotated[bool, typer.Option("--new", help="Start anew although a run is unfinished.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Finish the unfinished run of an older FILE.")] = False,
@@ -75,6 +82,7 @@ def run_file(  # noqa: PLR0913 - one parameter an option
     ask: Annotated[bool, typer.Option("--ask/--no-ask", help="Ask its questions in this terminal.")] = True,
 ) -> None:
     """Run a script durably; the same command again after a crash goes on where it was."""
+    from .choosing import read_limits
     from .running import Choices, run_script
 
     choices = Choices(
@@ -84,6 +92,8 @@ def run_file(  # noqa: PLR0913 - one parameter an option
         isolation,
         namespaces,
         python,
+        read_limits(limit),
+        seconds=timeout,
         new=new,
         resume=resume,
         detach=detach,
@@ -104,18 +114,57 @@ def execute(  # noqa: PLR0913 - one parameter an option
     *,
     namespaces: Namespaces = None,
     python: Python = None,
+    limit: Limit = None,
+    timeout: Timeout = None,
+    atomic: Annotated[bool, typer.Option("--atomic", help="If it fails, the session is as it was before.")] = False,
     json: Json = False,
     detach: Annotated[bool, typer.Option("--detach", help="Leave (exit 75) when it waits for an answer.")] = False,
     ask: Annotated[bool, typer.Option("--ask/--no-ask", help="Ask its questions in this terminal.")] = True,
 ) -> None:
     """Run code in a session, and print its value as a REPL does."""
+    from .choosing import read_limits
     from .running import Choices, run_code
 
     text = sys.stdin.read() if code == "-" else code
     choices = Choices(
-        session, grant, bring or [], isolation, namespaces, python, detach=detach, ask=ask and code != "-", json=json
+        session,
+        grant,
+        bring or [],
+        isolation,
+        namespaces,
+        python,
+        read_limits(limit),
+        atomic=atomic,
+        seconds=timeout,
+        detach=detach,
+        ask=ask and code != "-",
+        json=json,
     )
     _do(run_code(state, session, text, choices))
+
+
+@app.command()
+def repl(
+    session: Annotated[str, typer.Argument(help="The session; it remembers everything.")],
+    grant: Grants = None,
+    bring: Annotated[list[Path] | None, typer.Option("--with", help="A file or folder for the workspace.")] = None,
+    state: State = DEFAULT_STATE,
+    isolation: Isolation = None,
+    *,
+    namespaces: Namespaces = None,
+    python: Python = None,
+    limit: Limit = None,
+) -> None:
+    """Talk to a session: each statement is durable, and leaving loses nothing. Ctrl-C stops what runs."""
+    from .choosing import Choices, read_limits
+    from .failing import hear_background
+    from .repl import run_repl
+
+    choices = Choices(session, grant, bring or [], isolation, namespaces, python, read_limits(limit))
+    hear_background()
+    code = run_repl(state, session, choices)
+    if code:
+        raise typer.Exit(code)
 
 
 @app.command()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from ..client import Client, Execution, Session
 
-__all__ = ["Choices", "Script", "read_script", "unfinished"]
+__all__ = ["Choices", "Script", "read_limits", "read_script", "unfinished"]
 
 #: Runs of one script that are looked through for the newest: REPORT, REPORT-2, ...
 MAX_RUNS = 100_000
@@ -39,6 +39,9 @@ class Choices:
     isolation: str | None = None
     namespaces: str | None = None
     python: Path | None = None
+    limits: dict[str, Any] = field(default_factory=dict)
+    atomic: bool = False
+    seconds: float | None = None
     new: bool = False
     resume: bool = False
     detach: bool = False
@@ -48,7 +51,12 @@ class Choices:
     def settings(self) -> dict[str, Any]:
         """What was chosen of the session's settings."""
         python = None if self.python is None else str(self.python.absolute())
-        return {"isolation": self.isolation, "namespaces": self.namespaces, "python": python}
+        return {
+            "isolation": self.isolation,
+            "namespaces": self.namespaces,
+            "python": python,
+            "limits": self.limits or None,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +67,18 @@ class Script:
     code: str
     argv: Sequence[str]
     stem: str
+
+
+def read_limits(given: Sequence[str] | None) -> dict[str, Any]:
+    """Return limits from NAME=VALUE; what they may be is checked where they are set. Raises BadSubmission."""
+    limits: dict[str, Any] = {}
+    for each in given or ():
+        name, equals, value = each.partition("=")
+        if not equals:
+            msg = f"--limit takes NAME=VALUE, as in --limit wall_seconds=60, and not {each!r}"
+            raise BadSubmission(msg)
+        limits[name.strip()] = None if value.strip().lower() == "none" else value.strip()
+    return limits
 
 
 def read_script(file: Path, argv: Sequence[str]) -> Script:

@@ -120,10 +120,10 @@ async def list_sessions(state: Path, *, json: bool) -> None:
             _print_json(info)
         return
     rows = [
-        [info.name, str(info.last), ", ".join(info.grants) or "none", info.isolation, ago(info.created_at)]
+        [info.name, info.state, str(info.last), ", ".join(info.grants) or "none", info.isolation, ago(info.created_at)]
         for info in infos
     ]
-    _table(["SESSION", "EXECUTIONS", "GRANTS", "ISOLATION", "MADE"], rows)
+    _table(["SESSION", "STATE", "EXECUTIONS", "GRANTS", "ISOLATION", "MADE"], rows)
 
 
 async def list_pending(state: Path, *, json: bool) -> None:
@@ -157,14 +157,16 @@ async def show_output(state: Path, execution: str, offset: int, *, follow: bool,
     """Print recorded output."""
     async with _looking(state) as client:
         async for event in client.execution(execution).events(offset, follow=follow):
-            if event.type != "output":
+            if event.type not in ("output", "display"):
                 continue
             if json:
                 typer.echo(event.model_dump_json())
-                continue
-            stream = sys.stderr if event.stream == "stderr" else sys.stdout
-            stream.write(event.text)
-            stream.flush()
+            elif event.type == "display":
+                _say(event.data.get("text/plain", f"[{', '.join(event.data)}]"))
+            elif event.type == "output":
+                stream = sys.stderr if event.stream == "stderr" else sys.stdout
+                stream.write(event.text)
+                stream.flush()
 
 
 async def answer(state: Path, call: str, value: str, *, as_json: bool) -> None:
@@ -190,9 +192,16 @@ async def fail(state: Path, call: str, message: str) -> None:
 
 async def cancel(state: Path, execution: str) -> None:
     """Ask for an execution to be stopped."""
+    from .showing import HOW_STOPPED
+
     async with _looking(state) as client:
-        await client.execution(execution).cancel()
-    typer.echo(f"asked for {execution} to be stopped; 'perdure show {execution}' says what became of it")
+        result = await client.execution(execution).cancel()
+    if result is None:
+        typer.echo(f"asked for {execution} to be stopped, and nobody has yet: the next worker will ('perdure worker')")
+    elif result.stop is None:
+        typer.echo(f"{execution} ended before it could be stopped: {result.status}")
+    else:
+        typer.echo(HOW_STOPPED[result.stop].format(execution))
 
 
 async def show_tree(state: Path, execution: str, *, json: bool) -> None:

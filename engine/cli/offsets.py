@@ -23,6 +23,10 @@ class Offsets:
         except (FileNotFoundError, ValueError):
             return 0
 
+    def knows(self, execution: str) -> bool:
+        """Whether it was followed here, and not to its end."""
+        return (self._folder / f"{execution}.shown").exists()
+
     def write(self, execution: str, offset: int) -> None:
         """Note that so many characters were shown; written whole or not at all."""
         place = self._folder / f"{execution}.shown"

@@ -19,10 +19,12 @@ from .showing import Following, say
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Choices", "run_code", "run_script", "run_worker"]
+    from ..client import Session
+
+__all__ = ["Choices", "opened_session", "reach_own_modules", "run_code", "run_script", "run_worker"]
 
 
-def _reach_own_modules() -> None:
+def reach_own_modules() -> None:
     """Let ``module:attr`` name a module of the current folder, last, so that it hides nobody else's.
 
     Not only for grants on this command line: a session remembers its own.
@@ -35,14 +37,18 @@ def _reach_own_modules() -> None:
 async def run_script(state: Path, file: Path, argv: Sequence[str], choices: Choices) -> int:
     """Run a script, or go on with the run of it that is unfinished; returns the exit code."""
     script = read_script(file, argv)
-    _reach_own_modules()
+    reach_own_modules()
     async with Client.open(state, capabilities=choices.grants or ()) as client:
         name, execution = await unfinished(client, script, choices)
         if execution is None:
-            grants = await _granted(client, name, choices)
-            session = await client.session(name, grants=grants, **choices.settings())
+            session = await opened_session(client, name, choices)
             execution = await session.submit(
-                script.code, filename=script.name, argv=script.argv, files=choices.bring, wait=True
+                script.code,
+                filename=script.name,
+                argv=script.argv,
+                files=choices.bring,
+                seconds=choices.seconds,
+                wait=True,
             )
         else:
             say(f"going on with {execution.id}", choices)
@@ -51,9 +57,9 @@ async def run_script(state: Path, file: Path, argv: Sequence[str], choices: Choi
 
 async def run_code(state: Path, name: str, code: str, choices: Choices) -> int:
     """Run code in a session, and print its value; returns the exit code."""
-    _reach_own_modules()
+    reach_own_modules()
     async with Client.open(state, capabilities=choices.grants or ()) as client:
-        session = await client.session(name, grants=await _granted(client, name, choices), **choices.settings())
+        session = await opened_session(client, name, choices)
         last = await session.last()
         if last is not None and (await last.info()).state != "settled":
             msg = (
@@ -61,8 +67,13 @@ async def run_code(state: Path, name: str, code: str, choices: Choices) -> int:
                 f"it asks, or stop it with 'perdure cancel {last.id}'"
             )
             raise SessionBusy(msg)
-        execution = await session.submit(code, files=choices.bring)
+        execution = await session.submit(code, files=choices.bring, atomic=choices.atomic, seconds=choices.seconds)
         return await Following(client, execution, choices, Offsets(state), value=True).to_the_end()
+
+
+async def opened_session(client: Client, name: str, choices: Choices) -> Session:
+    """Return the session that was chosen, set as was chosen. Raises SettingsRefused, UnknownGrant."""
+    return await client.session(name, grants=await _granted(client, name, choices), **choices.settings())
 
 
 async def _granted(client: Client, name: str, choices: Choices) -> list[str] | None:
@@ -77,7 +88,7 @@ async def run_worker(
 ) -> None:
     """Run a worker until it is told to stop."""
     hear_worker()
-    _reach_own_modules()
+    reach_own_modules()
     if url is None:
         substrate = Substrate.embedded(state, group=group)
     else:

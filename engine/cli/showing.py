@@ -24,11 +24,17 @@ if TYPE_CHECKING:
     from rich.status import Status
 
     from ..client import Client, Execution
-    from ..records import CallEvent, Event, Result, WaitingEvent
+    from ..records import CallEvent, DisplayEvent, Event, Result, Stop, WaitingEvent
     from .choosing import Choices
     from .offsets import Offsets
 
-__all__ = ["Following", "say"]
+__all__ = ["HOW_STOPPED", "Following", "say"]
+
+#: What is said of an execution that was stopped, by how it was.
+HOW_STOPPED: dict[Stop, str] = {
+    "stopped": "{} stopped by itself when it was asked to; its variables stand as they are",
+    "killed": "{} went on after it was asked to stop, and was killed; the session is as its last step left it",
+}
 
 #: Characters of a call that the line of progress shows.
 SHOWN_CALL = 60
@@ -54,6 +60,8 @@ class Following:
         self._choices = choices
         self._offsets = offsets
         self._value = value
+        #: How it ended, once it has.
+        self.result: Result | None = None
         self._calls: dict[str, CallEvent] = {}
         self._said: set[str] = set()
         self._asks = choices.ask and not choices.json and sys.stdin.isatty()
@@ -86,6 +94,9 @@ class Following:
             case "output":
                 self._print(event.stream, event.text)
                 self._offsets.write(self._execution.id, event.offset + len(event.text))
+            case "display":
+                self._display(event)
+                self._offsets.write(self._execution.id, event.offset + 1)
             case "call":
                 self._calls[event.id] = event
                 self._progress(f"{event.name}({event.args})")
@@ -95,6 +106,17 @@ class Following:
                 self._hide()
                 return self._finished(event.result)
         return None
+
+    def _display(self, event: DisplayEvent) -> None:
+        """Print what a terminal can show, and say where the rest is."""
+        text = event.data.get("text/plain", "")
+        if text:
+            self._print("stdout", text if text.endswith("\n") else f"{text}\n")
+        rich = ", ".join(
+            f"{mime} ({len(content)} bytes)" for mime, content in event.data.items() if mime != "text/plain"
+        )
+        if rich:
+            say(f"displayed {rich}: 'perdure output {self._execution.id} --json' has it", self._choices)
 
     def _print(self, stream: str, text: str) -> None:
         if self._choices.json:
@@ -138,6 +160,7 @@ class Following:
         return None
 
     def _finished(self, result: Result) -> int:
+        self.result = result
         self._offsets.drop(self._execution.id)
         if not self._choices.json:
             self._show(result)
@@ -161,5 +184,14 @@ class Following:
             names = ", ".join(f"{report.name} ({report.why})" for report in result.lost[:SHOWN_LOST])
             more = f" and {len(result.lost) - SHOWN_LOST} more" if len(result.lost) > SHOWN_LOST else ""
             say(f"not kept for the next execution: {names}{more}", self._choices)
-        for note in result.notes:
+        for note in (*_stopped(result), *result.notes):
             say(note, self._choices)
+
+
+def _stopped(result: Result) -> list[str]:
+    said = [result.error.message] if result.status == "timeout" and result.stop == "stopped" and result.error else []
+    if result.stop:
+        said.append(HOW_STOPPED[result.stop].format(result.execution))
+    if result.rolled_back:
+        said.append(f"{result.execution} is rolled back: the session is as it was before it")
+    return said

@@ -28,7 +28,6 @@ CASES = {
         "threads",
     ),
     "time of the processor": (Limits(cpu_seconds=1), "", "cpu_seconds"),
-    "time": (Limits(wall_seconds=0.5), "", "wall_seconds"),
     "files": (Limits(files=64), "for n in range(500): open(f'file-{n}', 'w').close()", "files"),
     "bytes": (
         Limits(workspace_bytes=4 << 20),

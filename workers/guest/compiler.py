@@ -12,10 +12,13 @@ import hashlib
 import inspect
 import warnings
 from collections import OrderedDict
-from typing import TYPE_CHECKING, NamedTuple
+from types import CodeType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .router import Mode, Route, route_of
 
 if TYPE_CHECKING:
-    from types import CodeType
+    from collections.abc import Callable
 
 __all__ = ["Cache", "Program", "Unit", "compile_source"]
 
@@ -42,10 +45,15 @@ class Program(NamedTuple):
     flags: int
     #: The docstring of the submission, if it begins with one.
     doc: str | None
+    #: A hint, for people: nothing depends on it.
+    route: Route
 
 
 class Cache:
-    """Programs by the SHA-256 of source, file name and flags. Failures are not kept."""
+    """Programs by the SHA-256 of source and flags, whatever name they run under.
+
+    Neither failures are kept nor what the compiler warned of: it is to warn each time.
+    """
 
     def __init__(self, size: int = CACHE_SIZE) -> None:
         self._size = size
@@ -55,18 +63,51 @@ class Cache:
 
     def get(self, source: str, filename: str, flags: int) -> Program:
         """Return the program for a source, compiling it if need be. Raises what ``compile`` raises."""
-        text = "\0".join((str(flags), filename, source)).encode("utf-8", "surrogatepass")
-        key = hashlib.sha256(text).digest()
+        key = hashlib.sha256(f"{flags}\0{source}".encode("utf-8", "surrogatepass")).digest()
         program = self._programs.get(key)
         if program is not None:
             self.hits += 1
             self._programs.move_to_end(key)
-            return program
+            return _named(program, filename)
         self.misses += 1
-        program = self._programs[key] = compile_source(source, filename, flags)
-        if len(self._programs) > self._size:
-            self._programs.popitem(last=False)
+        warned: list[bool] = []
+        program = _hearing(lambda: compile_source(source, filename, flags), lambda: warned.append(True))
+        if not warned:
+            self._programs[key] = program
+            if len(self._programs) > self._size:
+                self._programs.popitem(last=False)
         return program
+
+    def counters(self) -> dict[str, int]:
+        """Return how often it was of use, and how much it holds."""
+        return {"hits": self.hits, "misses": self.misses, "kept": len(self._programs)}
+
+
+def _hearing(work: Callable[[], Program], warned: Callable[[], None]) -> Program:
+    # Not `catch_warnings`: it would have every warning that was shown once shown again.
+    show = warnings.showwarning
+
+    def heard(*args: Any, **more: Any) -> None:
+        warned()
+        show(*args, **more)
+
+    warnings.showwarning = heard
+    try:
+        return work()
+    finally:
+        warnings.showwarning = show
+
+
+def _named(program: Program, filename: str) -> Program:
+    """Return a program under the name it runs under this time."""
+    if not program.units or program.units[0].code.co_filename == filename:
+        return program
+    return program._replace(units=tuple(unit._replace(code=_renamed(unit.code, filename)) for unit in program.units))
+
+
+def _renamed(code: CodeType, filename: str) -> CodeType:
+    constants = tuple(_renamed(each, filename) if isinstance(each, CodeType) else each for each in code.co_consts)
+    return code.replace(co_filename=filename, co_consts=constants)
 
 
 def compile_source(source: str, filename: str, flags: int = 0) -> Program:
@@ -77,7 +118,9 @@ def compile_source(source: str, filename: str, flags: int = 0) -> Program:
     except RecursionError:
         # The tree is too deep to be shown to Python; the compiler itself may still take it.
         code = compile(source, filename, "exec", flags, dont_inherit=True)
-        return Program((Unit(code, 1, _awaits(code), valued=False),), flags & ~ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, None)
+        unit = Unit(code, 1, _awaits(code), valued=False)
+        mode = Mode.TOP_LEVEL_AWAIT if unit.awaits else Mode.SIMPLE_SYNC
+        return Program((unit,), flags & ~ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, None, Route(mode))
     if _needs_whole(module):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -89,7 +132,8 @@ def compile_source(source: str, filename: str, flags: int = 0) -> Program:
         if not last and isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
             continue
         units.append(_unit(statement, filename, flags, valued=last))
-    return Program(tuple(units), flags & ~ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, ast.get_docstring(module, clean=False))
+    flags &= ~ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    return Program(tuple(units), flags, ast.get_docstring(module, clean=False), route_of(module))
 
 
 def _unit(statement: ast.stmt, filename: str, flags: int, *, valued: bool) -> Unit:

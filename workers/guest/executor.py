@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
+import os
 import signal
 import sys
 import threading
@@ -18,14 +19,20 @@ from typing import TYPE_CHECKING, Any
 from . import errors
 from .compiler import Cache
 from .loop import GuestLoop
+from .router import Mode, Route
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import FrameType
 
     from .compiler import Unit
     from .namespace import Namespace
 
 __all__ = ["Executor", "Outcome"]
+
+#: One turn of a loop, and the files of whatever runs it.
+_RUN_ONCE = asyncio.BaseEventLoop._run_once.__code__  # type: ignore[attr-defined]
+_RUNTIME = tuple(os.path.dirname(os.path.abspath(each)) + os.sep for each in (__file__, asyncio.__file__))
 
 
 class Outcome:
@@ -39,6 +46,9 @@ class Outcome:
         self.error: BaseException | None = None
         self.code: int | None = None
         self.line: int | None = None
+        self.route = Route(Mode.UNKNOWN)
+        #: What variables from outside changed, if some came.
+        self.merged: dict[str, list[str]] | None = None
 
 
 class Executor:
@@ -65,7 +75,7 @@ class Executor:
         self._running = True
         try:
             program = self.cache.get(source, filename, self.flags)
-            self.flags = program.flags
+            self.flags, outcome.route = program.flags, program.route
             if program.doc is not None:
                 self._namespace["__doc__"] = program.doc
             for unit in program.units:
@@ -123,14 +133,16 @@ class Executor:
 
     # -- cancel ----------------------------------------------------------------
 
-    def _cancel(self, _number: int, _frame: object) -> None:
+    def _cancel(self, _number: int, frame: FrameType | None) -> None:
         """SIGUSR1: stop the foreground, once."""
         if not self._running or self._cancelled:
             return
         self._cancelled = True
         loop = asyncio._get_running_loop()
         goal = loop.goal if isinstance(loop, GuestLoop) else None
-        if not isinstance(loop, GuestLoop) or not isinstance(goal, asyncio.Task) or asyncio.current_task(loop) is goal:
+        if not isinstance(loop, GuestLoop) or not isinstance(goal, asyncio.Task):
+            raise errors.Cancelled
+        if asyncio.current_task(loop) is goal and _runs_code(frame):
             raise errors.Cancelled
         goal.cancel()
         loop.wake()
@@ -153,6 +165,19 @@ class Executor:
         create_task.__doc__ = create.__doc__
         asyncio.create_task = create_task
         asyncio.tasks.create_task = create_task
+
+
+def _runs_code(frame: FrameType | None) -> bool:
+    """Whether code of the user is on the stack inside the loop.
+
+    A task that has just yielded is still the current one while the loop schedules it again: an exception raised there
+    would end the loop's run, and never reach the task's ``finally``.
+    """
+    while frame is not None and frame.f_code is not _RUN_ONCE:
+        if not frame.f_code.co_filename.startswith(_RUNTIME):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _exit_code(code: object) -> int:

@@ -7,7 +7,10 @@ import os
 import sys
 from pathlib import Path
 
-__all__ = ["HASH_SEED", "argv", "environment", "needed_files", "shim"]
+__all__ = ["BACKEND", "HASH_SEED", "argv", "environment", "needed_files", "shim"]
+
+#: The name under which matplotlib finds how figures are shown here (display.py).
+BACKEND = "module://perdure.figures"
 
 #: Where the guest finds what it loads; removed from its environment before code runs.
 _PLACES = "PERDURE_GUEST"
@@ -59,6 +62,7 @@ def environment(python: str = sys.executable) -> dict[str, str]:
         "PYTHONHASHSEED": str(HASH_SEED),
         "PYTHONDONTWRITEBYTECODE": "1",
         "MALLOC_ARENA_MAX": "2",
+        "MPLBACKEND": BACKEND,
         **dict.fromkeys(threads, "1"),
         **_preloaded(),
         _PLACES: os.pathsep.join((str(Path(__file__).parent), _folder_of("cloudpickle"), _values())),

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import builtins
 import errno
 import faulthandler
@@ -18,25 +17,28 @@ import sys
 import tempfile
 from typing import TYPE_CHECKING, Any
 
-from . import checkpoint, entropy, loop, result
+from . import checkpoint, entropy, finish, loop
 from .calls import Calls
 from .channel import Channel
 from .checkpoints import ambient
 from .checkpoints.touched import Watcher
+from .display import Displays
+from .dropped import Dropped
 from .executor import Executor
 from .hub import Hub
 from .lineage import Family
-from .namespace import Namespace, Sources
+from .merging import merge
+from .namespace import ENGINE_INTERNALS, MODULE_NAMES, Namespace, Sources
 from .output import NoInput, Output
 from .signals import Critical
 from .signals import install as install_signals
 from .threads import Threads
+from .values import decode
 from .wallclock import WallClock
 
 if TYPE_CHECKING:
     from .checkpoints.touched import Touched
     from .confine import Beneath
-    from .executor import Outcome
     from .wire import Message
 
 __all__ = ["PROTOCOL", "main"]
@@ -45,47 +47,35 @@ __all__ = ["PROTOCOL", "main"]
 PROTOCOL = 1
 #: The channel's descriptor.
 CHANNEL_FD = 3
-#: Bytes of an encoded value that travel inside ``done``, and that are sent at all.
-INLINE_VALUE = 256 << 10
-VALUE_MAX = 1 << 30
-#: Defaults of limits that the config leaves out.
-OUTPUT_CHARACTERS = 64 << 20
-REPR_CHARACTERS = 10_000
 
 #: What begins a checkpoint, sent or received: the length of the JSON before the data.
 _LENGTH = struct.Struct(">I")
 #: Data that is received starts on a page.
 _PAGE = 4096
-#: Names that belong to the module ``__main__``, not to the code.
-MODULE_NAMES = frozenset({"__name__", "__builtins__", "__doc__", "__loader__", "__package__", "__spec__", "__file__"})
 
 
 class Guest:
     """All parts of the process, wired."""
 
     def __init__(self, channel: Channel, critical: Critical, config: dict[str, Any]) -> None:
-        limits = config.get("limits") or {}
         self._config = config
-        self._output_limit = limits.get("output_characters", OUTPUT_CHARACTERS)
-        self._repr_limit = limits.get("repr_characters", REPR_CHARACTERS)
-        self._inline = min(limits.get("inline_bytes", INLINE_VALUE), INLINE_VALUE)
-        self._channel = channel
-        self.output = Output(lambda message: channel.send(message, entered=True), self._output_limit)
+        self.limits = limits = finish.Limits(config.get("limits") or {})
+        self.channel = channel
+        self.output = Output(lambda message: channel.send(message, entered=True), limits.output)
         self.wall = WallClock()
         self.hub = Hub(channel, critical, self.output.flush, self.wall)
         self.family = Family()
         self.threads = Threads(self.hub, self.family)
         self.sources = Sources()
-        self.namespace = Namespace()
+        self.namespace = Namespace(limits.history)
+        self.calls = Calls(self.hub, self.family, self.sources.__contains__)
+        self.displays = Displays(channel, self.output.flush, (limits.repr, limits.repr_seconds), limits.display)
+        self.dropped = Dropped(self.sources.__contains__)
         #: Where a forked session leaves the other, and the seed it goes on with.
         self._fork: dict[str, Any] | None = None
         self.hub.consumed = self._consumed
-        self.calls = Calls(self.hub, self.family, self._is_user_file)
-        self.watcher = Watcher(self._is_user_file)
+        self.watcher = Watcher(self.sources.__contains__)
         self.checkpoints = checkpoint.Checkpoints(self.namespace.dict, protected=MODULE_NAMES, live=self._live)
-
-    def _is_user_file(self, filename: str) -> bool:
-        return filename in self.sources
 
     def install(self) -> list[int]:
         """Hook what must be hooked; return descriptors that stay open."""
@@ -102,8 +92,11 @@ class Guest:
         sys.stdout = sys.__stdout__ = out  # type: ignore[misc]
         sys.stderr = sys.__stderr__ = err  # type: ignore[misc]
         sys.stdin = sys.__stdin__ = NoInput()  # type: ignore[misc, assignment]
-        sys.modules["perdure"] = self.calls.module()
+        module = sys.modules["perdure"] = self.calls.module()
+        sys.modules["perdure.figures"] = self.displays.figures()
+        builtins.display = module.display = self.displays.display  # type: ignore[attr-defined]
         builtins.input = self.calls.input
+        self.dropped.install()
         self.calls.grant(self._config.get("grants") or [])
         sys.path.insert(0, "")
         sys.argv = [""]
@@ -129,24 +122,41 @@ class Guest:
         number = int(execution.rpartition("@")[2]) if "@" in execution else 0
         code_stream = message.get("code_stream")
         if code_stream is not None:
-            message["code"] = self._channel.streams.take(code_stream).decode("utf-8", "surrogatepass")
-        recorded = self._channel.content(message, "replay")
+            message["code"] = self.channel.streams.take(code_stream).decode("utf-8", "surrogatepass")
+        recorded = self.channel.content(message, "replay")
         for item in (recorded or {}).get("deliveries", ()):
             for outcome in item[3:] if item[0] == "r" else ():
                 if "value_stream" in outcome:
-                    outcome["value"] = self._channel.content(outcome, "value")
+                    outcome["value"] = self.channel.content(outcome, "value")
         if message.get("grants") is not None:
             self.calls.grant(message["grants"])
         self.sources.add(filename, message["code"])
-        self.namespace.keep_input(number, message["code"])
+        if message["code"]:
+            self.namespace.keep_input(number, message["code"])
         if message.get("filename"):
             self._as_script(filename, message.get("argv") or [])
-        self.output.begin(self._output_limit)
+        self.output.begin(self.limits.output)
+        self.displays.begin()
         self.family.begin(execution)
         self.hub.begin(execution, recorded)
         self._fork = message.get("fork")
+        merged = self._merge(message)
         ended = self.executor.run(message["code"], filename)
-        self._done(number, filename, ended)
+        ended.merged = merged
+        self.sources.register_all()
+        answer = finish.done(self, number, filename, ended)
+        self.hub.finish_replay()
+        self.hub.end()
+        self.hub.send(answer)
+
+    def _merge(self, message: Message) -> dict[str, list[str]] | None:
+        """Put in the variables that came with a submission."""
+        values = self.channel.content(message, "variables")
+        if values is None:
+            return None
+        protected = ENGINE_INTERNALS | MODULE_NAMES
+        self.watcher.touch(values)
+        return merge(self.namespace.dict, decode(values), message.get("strategy", "overwrite"), protected)
 
     def _consumed(self, path: str) -> None:
         if self._fork is not None and path == self._fork["path"]:
@@ -160,48 +170,6 @@ class Guest:
         sys.argv = argv or [filename]
         sys.path[0] = os.path.dirname(path)
 
-    def _done(self, number: int, filename: str, outcome: Outcome) -> None:
-        self.sources.register_all()
-        message: Message = {"t": "done", "status": outcome.status, "line": outcome.line}
-        self.calls.refused = "a result is being described"
-        names = self.namespace.dict
-        names["_exception"], names["_exit_code"] = outcome.error, outcome.code
-        if outcome.error is not None:
-            message["error"] = result.describe_error(outcome.error, filename)
-            if outcome.status == "exit":
-                message["code"] = outcome.code
-                if isinstance(outcome.error, SystemExit) and not isinstance(outcome.error.code, (int, type(None))):
-                    sys.stderr.write(f"{outcome.error.code}\n")
-        elif outcome.valued:
-            self._value(number, outcome.value, message)
-        self.calls.refused = ""
-        outcome.value = None
-        self.executor.loop.drop_unawaited()
-        if self.output.cut:
-            what = f"output was cut: {self.output.cut} characters beyond the limit of {self._output_limit}"
-            message["notes"] = [what]
-        message["left"] = [*self._tasks_left(), *self.threads.names()]
-        self.hub.finish_replay()
-        self.hub.end()
-        self.hub.send(message)
-
-    def _value(self, number: int, value: Any, message: Message) -> None:
-        self.namespace.keep_result(number, value)
-        if value is not None:
-            message["repr"] = result.bounded_repr(value, self._repr_limit)
-        plain, data = result.encoded(value)
-        if not plain:
-            return
-        text = json.dumps(data, separators=(",", ":"))
-        if len(text) <= self._inline:
-            message["value"], message["has_value"] = data, True
-        elif len(text) <= VALUE_MAX:
-            message["value_stream"] = self._channel.send_stream(text.encode())
-            message["has_value"] = True
-
-    def _tasks_left(self) -> list[str]:
-        return sorted(task.get_name() for task in asyncio.all_tasks(self.executor.loop) if not task.done())
-
     def _checkpoint(self, message: Message) -> None:
         """Send what changed since the checkpoint that the host has; everything, if it is not the last one made here."""
         self.calls.refused = "a checkpoint is being made"
@@ -213,19 +181,19 @@ class Guest:
             delta = self.checkpoints.save(self._touched(), runtime=runtime, texts=texts)
         self.output.flush()
         data = json.dumps(delta.data, separators=(",", ":")).encode()
-        stream = self._channel.send_stream(_LENGTH.pack(len(data)), data, *delta.chunks)
+        stream = self.channel.send_stream(_LENGTH.pack(len(data)), data, *delta.chunks)
         self.calls.refused = ""
         self.hub.send({"t": "checkpoint", "stream": stream})
 
     def _touched(self) -> Touched:
         """Return what code may have touched since the last checkpoint: everything, while something of it still runs."""
         touched = self.watcher.take()
-        if self.threads.names() or self._tasks_left():
+        if self.threads.names() or finish.tasks(self):
             touched.everything = True
         return touched
 
     def _restore(self, message: Message) -> None:
-        memory = memoryview(self._channel.streams.take_memory(message["stream"]))
+        memory = memoryview(self.channel.streams.take_memory(message["stream"]))
         (size,) = _LENGTH.unpack_from(memory)
         start = _LENGTH.size + size
         content = json.loads(bytes(memory[_LENGTH.size : start]))

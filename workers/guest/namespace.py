@@ -13,7 +13,10 @@ import types
 from collections import OrderedDict
 from typing import Any
 
-__all__ = ["ENGINE_INTERNALS", "Namespace", "Sources"]
+__all__ = ["ENGINE_INTERNALS", "MODULE_NAMES", "Namespace", "Sources"]
+
+#: Names that belong to the module ``__main__``, not to the code.
+MODULE_NAMES = frozenset({"__name__", "__builtins__", "__doc__", "__loader__", "__package__", "__spec__", "__file__"})
 
 ENGINE_INTERNALS = frozenset({
     "_", "__", "___", "_i", "_ii", "_iii", "In", "Out", "_ih", "_oh", "_exit_code", "_exception",
@@ -27,7 +30,8 @@ SOURCES_KEPT = 32 << 20
 class Namespace:
     """``__main__`` and its histories."""
 
-    def __init__(self) -> None:
+    def __init__(self, history: int = HISTORY) -> None:
+        self._history = history
         self.module = types.ModuleType("__main__")
         running = sys.modules.get("__main__")
         if isinstance(running, types.ModuleType):
@@ -52,7 +56,10 @@ class Namespace:
         names["_ih"] = names.get("_ih") if isinstance(names.get("_ih"), list) else [""]
         names.setdefault("Out", names["_oh"])
         names.setdefault("In", names["_ih"])
-        for name in ("_", "__", "___", "_i", "_ii", "_iii"):
+        if "_" not in names:
+            # Whoever deletes his own `_` has the history back.
+            names["_"] = self._last = ""
+        for name in ("__", "___", "_i", "_ii", "_iii"):
             names.setdefault(name, "")
         names.setdefault("_exit_code", None)
         names.setdefault("_exception", None)
@@ -63,14 +70,15 @@ class Namespace:
         self._last = self.dict["_"]
 
     def keep_input(self, number: int, code: str) -> None:
-        """Add a submission to the inputs."""
+        """Add a submission to the inputs; while it runs, ``_i`` is the one before it."""
         self.ensure()
         names, inputs = self.dict, self.dict["_ih"]
+        before = next((text for text in reversed(inputs[:number]) if text), "")
         inputs.extend([""] * (number - len(inputs)))
         inputs[number:] = [code]
-        if number >= HISTORY:
-            inputs[number - HISTORY] = ""
-        names["_iii"], names["_ii"], names["_i"] = names["_ii"], names["_i"], code
+        if number >= self._history:
+            inputs[number - self._history] = ""
+        names["_iii"], names["_ii"], names["_i"] = names["_ii"], names["_i"], before
 
     def keep_result(self, number: int, value: Any) -> None:
         """Move the results on, for a value that is not None."""
@@ -83,7 +91,7 @@ class Namespace:
             self._last = value
         results = names["_oh"]
         results[number] = value
-        while len(results) > HISTORY:
+        while len(results) > self._history:
             del results[next(iter(results))]
 
 
@@ -93,6 +101,8 @@ class Sources:
     def __init__(self) -> None:
         self._kept: OrderedDict[str, str] = OrderedDict()
         self._size = 0
+        #: Sources that were let go of; tracebacks through them show no lines.
+        self.dropped = 0
 
     def add(self, filename: str, code: str) -> None:
         """Register a source; the oldest go when there is too much."""
@@ -101,6 +111,7 @@ class Sources:
         while self._size > SOURCES_KEPT and len(self._kept) > 1:
             name, old = self._kept.popitem(last=False)
             self._size -= len(old)
+            self.dropped += 1
             linecache.cache.pop(name, None)
         self.register(filename)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import reprlib
 import signal
+import threading
 import time
 import traceback
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from .values import NotPlain, encode
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["bounded_repr", "describe_error", "encoded"]
+__all__ = ["REPR_SECONDS", "TooLong", "bounded_repr", "describe_error", "encoded", "within"]
 
 #: Seconds a repr, or the text of an exception, may take.
 REPR_SECONDS = 2.0
@@ -33,15 +34,20 @@ _OURS = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _BOOT = "<perdure>"
 
 
-class _TooLong(BaseException):
+class TooLong(BaseException):
     """A repr took too long; not an Exception, so that ordinary handlers let it pass."""
 
 
 def within[T](seconds: float, work: Callable[[], T]) -> T:
-    """Run something in the main thread for a time; raises _TooLong. A timer of the user's goes on afterwards."""
+    """Run something for a time, in the main thread (elsewhere it is not bounded); raises TooLong.
+
+    A timer of the user's goes on afterwards.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return work()
 
     def stop(_number: int, _frame: object) -> None:
-        raise _TooLong
+        raise TooLong
 
     began = time.monotonic()
     handler = signal.signal(signal.SIGALRM, stop)
@@ -55,12 +61,12 @@ def within[T](seconds: float, work: Callable[[], T]) -> T:
             signal.setitimer(signal.ITIMER_REAL, max(0.001, left - (time.monotonic() - began)), again)
 
 
-def bounded_repr(value: Any, limit: int) -> str:
+def bounded_repr(value: Any, limit: int, seconds: float = REPR_SECONDS) -> str:
     """Return ``repr(value)``, at most that long and in bounded time; whatever goes wrong is said in its place."""
     try:
-        text = within(REPR_SECONDS, lambda: _repr(value, limit))
-    except _TooLong:
-        return f"<{_type_name(value)}: its repr takes more than {REPR_SECONDS:g} s>"
+        text = within(seconds, lambda: _repr(value, limit))
+    except TooLong:
+        return f"<{_type_name(value)}: its repr takes more than {seconds:g} s>"
     except BaseException as error:
         return f"<{_type_name(value)}: its repr raised {type(error).__name__}>"
     if len(text) > limit:
@@ -97,7 +103,7 @@ def describe_error(error: BaseException, filename: str) -> dict[str, Any]:
     try:
         text, message, notes = within(REPR_SECONDS, lambda: _texts(error))
     except BaseException as problem:
-        why = "takes too long" if isinstance(problem, _TooLong) else f"raised {type(problem).__name__}"
+        why = "takes too long" if isinstance(problem, TooLong) else f"raised {type(problem).__name__}"
         message, notes = f"<the text of this exception {why}>", []
         text = f"{kind.__qualname__}: {message}\n"
     if len(text) > TRACEBACK_MAX:

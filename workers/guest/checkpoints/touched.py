@@ -14,7 +14,7 @@ import types
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 __all__ = ["Touched", "Watcher"]
 
@@ -85,6 +85,10 @@ class Watcher:
         else:
             self._next()
         return now
+
+    def touch(self, names: Iterable[str]) -> None:
+        """Note names that are bound by other than code: variables from outside."""
+        self._now.names.update(names)
 
     def _next(self) -> None:
         self._now = Touched()

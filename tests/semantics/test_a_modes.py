@@ -1,0 +1,111 @@
+"""A. Modes and compilation: what runs where, once, and what is shown when it fails."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from .kit import Talk
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+async def test_a2_await_at_the_top_and_future_statements(talk: Talk) -> None:
+    await talk.run("import asyncio\nasync def give(x):\n    await asyncio.sleep(0)\n    return x")
+    assert await talk.value("[await give(i) for i in range(3)]") == [0, 1, 2]
+    assert await talk.value("def f(a: int): pass\nf.__annotations__['a'] is int") is True
+    await talk.run("from __future__ import annotations")
+    assert await talk.value("def f(a: int): pass\nf.__annotations__['a']") == "int"
+
+
+async def test_a3_statements_without_await_run_with_no_loop(talk: Talk) -> None:
+    await talk.run("import asyncio\nasync def give(x):\n    await asyncio.sleep(0)\n    return x")
+    assert await talk.value("asyncio.run(give(1)), asyncio.new_event_loop().run_until_complete(give(2))") == (1, 2)
+    await talk.run("task = asyncio.create_task(give(3))\nfuture = asyncio.ensure_future(give(4))")
+    await talk.run("both = asyncio.gather(give(5), give(6))")
+    assert await talk.value("await task, await future, await both") == (3, 4, [5, 6])
+
+
+async def test_a3_background_tasks_advance_only_while_the_code_awaits(talk: Talk) -> None:
+    await talk.run(
+        "import asyncio\nticks = 0\nasync def tick():\n    global ticks\n    while True:\n"
+        "        ticks += 1\n        await asyncio.sleep(0)\nticking = asyncio.create_task(tick())"
+    )
+    assert await talk.value("ticks") == 0
+    assert await talk.value("await asyncio.sleep(0.01)\nticks > 0")
+    before = await talk.value("ticks")
+    assert await talk.value("ticks") == before
+    await talk.run("ticking.cancel()")
+
+
+async def test_a3_all_statements_share_one_context(talk: Talk) -> None:
+    await talk.run("import contextvars, asyncio\nv = contextvars.ContextVar('v')\nv.set(1)")
+    await talk.run("await asyncio.sleep(0, v.set(v.get() + 1))")
+    assert await talk.value("v.get()") == 2
+
+
+async def test_a3_user_threads_run_between_executions_and_are_named(talk: Talk) -> None:
+    code = (
+        "import threading\ngo, seen = threading.Event(), []\n"
+        "worker = threading.Thread(target=lambda: (go.wait(), seen.append(1)), name='busy')\nworker.start()"
+    )
+    result = await talk.run(code)
+    assert "busy" in result.left
+    assert await talk.value("go.set()\nworker.join()\nseen") == [1]
+
+
+async def test_a5_tracebacks_show_the_users_frames_with_carets(talk: Talk) -> None:
+    made = await talk.run("def divide(a, b):\n    return a / b")
+    error = await talk.error("def outer():\n    return [divide(1, 0)]\nouter()")
+    shown = [line.strip() for line in error.traceback.splitlines()]
+    assert f'File "<{made.execution}>", line 2, in divide' in shown
+    assert "return a / b" in shown
+    assert "~~^~~" in shown
+    assert "perdure" not in error.traceback.replace("<talk", "")
+    assert (error.type, error.line) == ("ZeroDivisionError", 2)
+
+
+async def test_a5_chained_and_grouped_exceptions_come_whole(talk: Talk) -> None:
+    error = await talk.error(
+        "try:\n    1/0\nexcept ZeroDivisionError as e:\n"
+        "    raise ExceptionGroup('g', [ValueError('v'), KeyError('k')]) from e"
+    )
+    for part in ("ZeroDivisionError", "direct cause", "ValueError: v", "KeyError: 'k'", "ExceptionGroup: g"):
+        assert part in error.traceback
+
+
+async def test_a6_each_statement_once_and_falsy_results_are_results(talk: Talk) -> None:
+    for code, value in [("0", 0), ("''", ""), ("[]", []), ("False", False), ("0.0", 0.0), ("None", None)]:
+        result = await talk.run(code)
+        assert result.has_value
+        assert (result.value, result.repr) == (value, None if value is None else repr(value))
+    assert await talk.value("log = []\nlog.append(1)\nlog.append(2) or len(log)") == 2
+    assert not (await talk.run("x = 3")).has_value
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ("raise SystemExit", "raised SystemExit"),
+        ("\n        while True: pass", "takes more than"),
+        ("return 'x' * 100_000_000", "more characters"),
+        ("return 3", "raised TypeError"),
+    ],
+)
+async def test_a6_a_hostile_repr_is_contained(talk: Talk, body: str, says: str) -> None:
+    result = await talk.run(f"class Bad:\n    def __repr__(self):\n        {body.strip()}\nBad()")
+    assert result.status == "ok"
+    assert says in (result.repr or "")
+    assert len(result.repr or "") < 20_000
+    await talk.run("del _, Bad")
+    await talk.answers()
+
+
+async def test_a7_no_magics_and_no_ipython(talk: Talk) -> None:
+    from perdure.engine.errors import BadSubmission
+
+    with pytest.raises(BadSubmission, match="SyntaxError"):
+        await talk.run("%timeit 1")
+    assert await talk.value("import sys\n'IPython' in sys.modules") is False

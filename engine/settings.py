@@ -163,6 +163,9 @@ class WorkerSettings(_Settings):
     kept_guests: Annotated[int, Field(ge=0)] = 16
     #: Memory that kept guests may hold together; 0 is a quarter of the machine's, so that work goes first.
     kept_bytes: Annotated[int, Field(ge=0)] = 0
+    #: From the order to stop until running code is stopped (s): what is about to end may end. What is stopped goes on
+    #: with the next worker, from what is recorded.
+    drain_seconds: Annotated[float, Field(ge=0)] = 5.0
     #: Packages imported once, for all guests: each costs every guest a little memory, and saves whoever uses it its
     #: import. Those that are not installed, or start threads, are left out and named.
     preload: tuple[str, ...] = ()

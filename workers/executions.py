@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -50,6 +51,7 @@ class Executions:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._live: dict[str, Live] = {}
+        self._draining = False
 
     async def execute(self, context: Context, submission: dict[str, Any]) -> dict[str, Any]:
         """Run one attempt; returns the Result's JSON form. This is what the SDK calls."""
@@ -68,6 +70,9 @@ class Executions:
         return result.model_dump(mode="json")
 
     async def _run(self, attempt: Attempt, submission: dict[str, Any]) -> Result:
+        if self._draining:
+            await asyncio.sleep(BACK_OFF)
+            raise AttemptLost("the worker is stopping")
         try:
             job = await admit(self._services, attempt.id, submission, first=attempt.version == 1)
         except PerdureError as exc:
@@ -159,6 +164,14 @@ class Executions:
             await stop(live, "cancelled")
         elif live.run is not None:
             await live.run.answered(promise)
+
+    async def drain(self, seconds: float) -> None:
+        """Begin nothing more, and wait so long for what runs to end or come to rest."""
+        self._draining = True
+        running = [live.ended.wait() for live in self._live.values() if live.attempt is not None]
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await asyncio.gather(*running)
 
     async def close(self) -> None:
         """Give every task back and end everything that runs."""

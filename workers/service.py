@@ -200,13 +200,20 @@ class Worker:
         with contextlib.suppress(Exception):
             await self._zygotes.get(Kind(Path(sys.executable)))
 
+    @property
+    def settings(self) -> WorkerSettings:
+        """How it behaves."""
+        return self._settings
+
     def _hear(self, promise: Promise) -> None:
         task = asyncio.create_task(self._executions.heard(promise))
         self._heard.add(task)
         task.add_done_callback(self._heard.discard)
 
-    async def stop(self) -> None:
-        """Give every task back, kill every guest, close the substrate."""
+    async def stop(self, drain: float = 0.0) -> None:
+        """Give every task back, kill every guest, close the substrate; code may still end within ``drain`` seconds."""
+        if drain:
+            await self._executions.drain(drain)
         await self._executions.close()
         await self._pool.close()
         await self._watchdog.close()
@@ -229,4 +236,4 @@ async def serve(substrate: Substrate, grants: Iterable[Grant] = (), settings: Wo
     try:
         await stop.wait()
     finally:
-        await worker.stop()
+        await worker.stop(worker.settings.drain_seconds)

@@ -70,7 +70,8 @@ def usage_of(pid: int) -> Usage:
             todo += map(int, Path(f"/proc/{process}/task/{process}/children").read_text("ascii").split())
         except (OSError, ValueError):
             continue
-        lines = dict(line.partition(":")[::2] for line in status.splitlines())
+        pairs = (line.partition(":") for line in status.splitlines())
+        lines = {name: value for name, _, value in pairs}
         memory += sum(int(lines.get(name, "0 kB").split()[0]) for name in ("RssAnon", "RssShmem", "VmSwap")) << 10
         threads += int(lines.get("Threads", "0"))
         cpu += (int(fields[11]) + int(fields[12])) / _TICKS

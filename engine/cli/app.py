@@ -269,11 +269,14 @@ def worker(
         Path | None,
         typer.Option(help="The file of the fleet's key that seals checkpoints: 32 random bytes."),
     ] = None,
+    preload: Annotated[
+        list[str] | None, typer.Option(help="A package that guests find imported, such as numpy; more than one may be.")
+    ] = None,
 ) -> None:
     """Run a worker until it is told to stop; --grant makes capabilities of your own known to it."""
     from .running import run_worker
 
-    _do(run_worker(state, grant or [], url, blobs, group, key))
+    _do(run_worker(state, grant or [], url, blobs, group, key, tuple(preload or ())))
 
 
 @app.command()

@@ -245,18 +245,19 @@ def _line(node: TreeNode) -> Text:
 
 
 async def doctor(*, json: bool) -> int:
-    """Probe this machine."""
-    probe = importlib.import_module("perdure.workers.confine.probe")
-    found = probe.probe_all()
+    """Probe this machine; 0 only if sessions of the default level can run on it."""
+    found = await importlib.import_module("perdure.workers.doctor").examine()
     if json:
         typer.echo(json_text.dumps(found.to_json()))
     else:
-        for layer in (found.seccomp, found.landlock, found.namespaces):
+        for layer in found.all:
             mark = "ok     " if layer.available else "missing"
-            typer.echo(f"{mark} {layer.layer}" + (f": {layer.reason}" if layer.reason else ""))
+            version = f" (ABI {layer.version})" if layer.version else ""
+            typer.echo(f"{mark} {layer.layer}{version}" + (f": {layer.reason}" if layer.reason else ""))
             if not layer.available:
                 for way in layer.ways_out:
                     typer.echo(f"        - {way}")
         for note in found.notes:
             typer.echo(f"note    {note}")
-    return 0 if found.seccomp.available and found.landlock.available else 1
+    usable = {finding.layer: finding.available for finding in found.all}
+    return 0 if usable["seccomp"] and usable["landlock"] and usable["guest"] else 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 from ..client import Client
 from ..errors import SessionBusy
 from ..sessions import read_settings
+from ..settings import WorkerSettings
 from ..substrate import Substrate
 from .choosing import Choices, read_script, unfinished
 from .failing import hear_worker
@@ -34,9 +36,17 @@ def reach_own_modules() -> None:
         sys.path.append(here)
 
 
+def _protect() -> None:
+    """Keep guests of level `process` from reading this process: it is ours alone, no program of the user's."""
+    # Off Linux there is no such protection, and what needs it says so itself.
+    with contextlib.suppress(OSError):
+        importlib.import_module("perdure.workers.confine.host").protect_host()
+
+
 async def run_script(state: Path, file: Path, argv: Sequence[str], choices: Choices) -> int:
     """Run a script, or go on with the run of it that is unfinished; returns the exit code."""
     script = read_script(file, argv)
+    _protect()
     reach_own_modules()
     async with Client.open(state, capabilities=choices.grants or ()) as client:
         name, execution = await unfinished(client, script, choices)
@@ -57,6 +67,7 @@ async def run_script(state: Path, file: Path, argv: Sequence[str], choices: Choi
 
 async def run_code(state: Path, name: str, code: str, choices: Choices) -> int:
     """Run code in a session, and print its value; returns the exit code."""
+    _protect()
     reach_own_modules()
     async with Client.open(state, capabilities=choices.grants or ()) as client:
         session = await opened_session(client, name, choices)
@@ -84,13 +95,22 @@ async def _granted(client: Client, name: str, choices: Choices) -> list[str] | N
 
 
 async def run_worker(
-    state: Path, grants: list[str], url: str | None, blobs: str | None, group: str, key: Path | None
+    state: Path,
+    grants: list[str],
+    url: str | None,
+    blobs: str | None,
+    group: str,
+    key: Path | None,
+    preload: tuple[str, ...] = (),
 ) -> None:
     """Run a worker until it is told to stop."""
     hear_worker()
+    _protect()
     reach_own_modules()
     if url is None:
         substrate = Substrate.embedded(state, group=group)
     else:
         substrate = Substrate.remote(url, folder=state, blobs=blobs, group=group, key=key)
-    await importlib.import_module("perdure.workers.service").serve(substrate, grants)
+    await importlib.import_module("perdure.workers.service").serve(
+        substrate, grants, WorkerSettings(group=group, preload=preload)
+    )

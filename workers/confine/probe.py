@@ -109,12 +109,18 @@ class Findings:
     seccomp: Finding
     landlock: Finding
     namespaces: Finding
+    #: What was tried beyond the layers themselves.
+    others: tuple[Finding, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def all(self) -> tuple[Finding, ...]:
+        """Every finding, the layers of the core first."""
+        return (self.seccomp, self.landlock, self.namespaces, *self.others)
 
     def to_json(self) -> dict[str, Any]:
         """The findings as plain data."""
-        layers = (self.seccomp, self.landlock, self.namespaces)
-        return {"layers": [layer.to_json() for layer in layers], "notes": list(self.notes)}
+        return {"layers": [finding.to_json() for finding in self.all], "notes": list(self.notes)}
 
 
 NO_BWRAP: Final = Finding(
@@ -136,7 +142,7 @@ def probe_all(interpreter: Interpreter | None = None) -> Findings:
     notes = []
     if os.getuid() == 0:
         notes.append("running as root: guests keep uid 0, without any capability; an ordinary user is better")
-    return Findings(probe_seccomp(), probe_landlock(), probe_namespaces(interpreter), tuple(notes))
+    return Findings(probe_seccomp(), probe_landlock(), probe_namespaces(interpreter), notes=tuple(notes))
 
 
 def probe_seccomp() -> Finding:

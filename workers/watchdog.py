@@ -36,6 +36,9 @@ MEMORY_LEFT = 0.08
 #: CPU seconds beyond the limit before a guest is ended from outside: the kernel's signal comes first, where it can.
 CPU_GRACE = 1.0
 
+#: Processes of an honest guest: itself, and one that writes its checkpoint.
+FEW = 2
+
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -58,9 +61,14 @@ class Disk:
 
 
 def usage_of(pid: int) -> Usage:
-    """Measure a process and those it started; nothing for one that is gone."""
-    memory = threads = processes = 0
+    """Measure a process and those it started; nothing for one that is gone.
+
+    A fork shares its memory with its origin until one of them writes: the one that writes a checkpoint is counted with
+    the guest, not beside it, and more than one by their shares.
+    """
+    threads = 0
     cpu = 0.0
+    held: dict[int, int] = {}
     todo = [pid]
     while todo:
         process = todo.pop()
@@ -72,11 +80,20 @@ def usage_of(pid: int) -> Usage:
             continue
         pairs = (line.partition(":") for line in status.splitlines())
         lines = {name: value for name, _, value in pairs}
-        memory += sum(int(lines.get(name, "0 kB").split()[0]) for name in ("RssAnon", "RssShmem", "VmSwap")) << 10
+        held[process] = sum(int(lines.get(name, "0 kB").split()[0]) for name in ("RssAnon", "RssShmem", "VmSwap")) << 10
         threads += int(lines.get("Threads", "0"))
         cpu += (int(fields[11]) + int(fields[12])) / _TICKS
-        processes += 1
-    return Usage(memory, threads, cpu, processes)
+    memory = max(held.values(), default=0) if len(held) <= FEW else sum(map(_share, held))
+    return Usage(memory, threads, cpu, len(held))
+
+
+def _share(pid: int) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text("ascii", "replace").splitlines()
+    except OSError:
+        return 0
+    wanted = ("Pss_Anon:", "Pss_Shmem:", "SwapPss:")
+    return sum(int(line.split()[1]) for line in lines if line.startswith(wanted)) << 10
 
 
 def disk_of(workspace: Path, pid: int, enough: int) -> Disk:

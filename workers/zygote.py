@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from .confine.policy import Policy
 
-__all__ = ["STATUS_TIMEOUT", "UNKNOWN", "Forked", "Plan", "Zygote", "ZygoteFailed", "ZygoteGone"]
+__all__ = ["START_TIMEOUT", "STATUS_TIMEOUT", "UNKNOWN", "Forked", "Plan", "Zygote", "ZygoteFailed", "ZygoteGone"]
 
 log = structlog.get_logger()
 
@@ -103,6 +103,8 @@ class Zygote:
     #: Guests forked in all, and those that have not ended.
     forks: int = 0
     born: float = 0.0
+    #: What it had printed when it was gone.
+    last_words: str = ""
     _retired: Callable[[], None] | None = None
     _up: asyncio.Future[None] | None = None
     _importing: str = ""
@@ -111,8 +113,8 @@ class Zygote:
     _slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
 
     @classmethod
-    async def start(cls, plan: Plan) -> Zygote:
-        """Start one and wait until it can fork. Raises ZygoteFailed."""
+    async def start(cls, plan: Plan, timeout: float = START_TIMEOUT) -> Zygote:
+        """Start one and wait until it can fork; ``timeout`` is for each thing it does. Raises ZygoteFailed."""
         loop = asyncio.get_running_loop()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         order, command = _order(plan)
@@ -134,22 +136,23 @@ class Zygote:
         loop.add_reader(ours.fileno(), zygote._read)
         try:
             socket.send_fds(ours, [order], [])
-            await zygote._come_up()
+            await zygote._come_up(timeout)
         except (OSError, TimeoutError) as exc:
             await zygote.kill()
-            why = f"no answer within {START_TIMEOUT:g} s" if isinstance(exc, TimeoutError) else str(exc)
-            raise ZygoteFailed(why, importing=zygote._importing) from exc
+            # One that ended at once could not be written to: what it printed says why.
+            late = f"no answer within {timeout:g} s" if isinstance(exc, TimeoutError) else str(exc)
+            raise ZygoteFailed(zygote.last_words or late, importing=zygote._importing) from exc
         except BaseException:
             await zygote.kill()
             raise
         return zygote
 
-    async def _come_up(self) -> None:
+    async def _come_up(self, timeout: float) -> None:
         assert self._up is not None  # noqa: S101 - made before
         while True:
             importing = self._importing
             try:
-                async with asyncio.timeout(START_TIMEOUT):
+                async with asyncio.timeout(timeout):
                     await asyncio.shield(self._up)
                 return
             except TimeoutError:
@@ -299,8 +302,8 @@ class Zygote:
         loop.remove_reader(self.control.fileno())
         self.control.close()
         os.close(self.pidfd)
-        words = self.printed()
-        if words:
+        words = self.last_words = self.printed()
+        if words and self.python:
             log.warning("zygote.ended", words=words)
         self._fail(ZygoteFailed(words or "it ended without a word", importing=self._importing))
         if self._up is not None:

@@ -20,7 +20,7 @@ from .confine.errors import InterpreterUnusable, SandboxUnavailable
 from .confine.interpreter import inspect_interpreter
 from .confine.policy import IsolationLevel, Namespaces, readable_paths, strict_policy, unconfined_policy, zygote_policy
 from .guest import launch
-from .zygote import Plan, Zygote, ZygoteFailed, ZygoteGone
+from .zygote import START_TIMEOUT, Plan, Zygote, ZygoteFailed, ZygoteGone
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -33,6 +33,8 @@ __all__ = ["Kind", "Source", "Zygotes"]
 
 log = structlog.get_logger()
 
+#: Seconds for a zygote in namespaces; what makes them may hang, and then those who only prefer them go on without.
+NAMESPACES_TIMEOUT = 15.0
 #: Guests of one zygote share the layout of its memory, which one that was broken into may give away: no more than this
 #: many of them, and none born later than this (s).
 FORKS, AGE = 1000, 3600.0
@@ -166,7 +168,7 @@ class Zygotes:
         finding = probe.NO_BWRAP
         if bwrap is not None:
             try:
-                return await self._preloaded(replace(plain, bwrap=bwrap))
+                return await self._preloaded(replace(plain, bwrap=bwrap), NAMESPACES_TIMEOUT)
             except ZygoteFailed as exc:
                 if exc.layer not in ("", "namespaces"):
                     # A layer of the core is missing, with or without namespaces.
@@ -186,16 +188,16 @@ class Zygotes:
                 raise _unavailable(exc) from exc
             raise
 
-    async def _preloaded(self, plan: Plan) -> Zygote:
+    async def _preloaded(self, plan: Plan, timeout: float = START_TIMEOUT) -> Zygote:
         """Start a zygote, without the packages that keep it from starting."""
         wanted = tuple(name for name in self._preload if name not in self.failed)
         try:
-            zygote = await Zygote.start(replace(plan, preload=wanted))
+            zygote = await Zygote.start(replace(plan, preload=wanted), timeout)
         except ZygoteFailed as exc:
             if exc.importing not in wanted:
                 raise
             self._not_preloaded({exc.importing: exc.why})
-            return await self._preloaded(plan)
+            return await self._preloaded(plan, timeout)
         self._not_preloaded(zygote.failed)
         return zygote
 

@@ -93,17 +93,16 @@ class Guest:
         code: str,
         *,
         before: str = "",
-        wrap: tuple[str, ...] = (),
         folder: Path = Path("/"),
         keep: tuple[int, ...] = (),
     ) -> None:
-        """Start it; `before` runs in the guest ahead of confinement, `wrap` is put before its command line.
+        """Start it; `before` runs in the guest ahead of confinement.
 
         It starts in the policy's first writable folder, or in `folder` where the policy names none.
         """
         here, there = socket.socketpair()
         folders = policy.read_write or (folder,)
-        command = [*wrap, sys.executable, *GUEST_FLAGS, "-c", BOOTSTRAP, str(there.fileno())]
+        command = [sys.executable, *GUEST_FLAGS, "-c", BOOTSTRAP, str(there.fileno())]
         self.channel = here
         self.channel.settimeout(PATIENCE)
         self.process = subprocess.Popen(
@@ -159,11 +158,9 @@ class Guest:
         return self.outcome
 
 
-def run_guest(
-    policy: Policy, code: str, *, before: str = "", wrap: tuple[str, ...] = (), folder: Path = Path("/")
-) -> Outcome:
+def run_guest(policy: Policy, code: str, *, before: str = "", folder: Path = Path("/")) -> Outcome:
     """Run code in a guest to its end."""
-    with Guest(policy, code, before=before, wrap=wrap, folder=folder) as guest:
+    with Guest(policy, code, before=before, folder=folder) as guest:
         return guest.finish()
 
 

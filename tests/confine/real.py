@@ -15,9 +15,16 @@ from perdure.workers.guests import Guest, WorkspaceLock
 from perdure.workers.launching import guest_config
 from perdure.workers.link import LinkClosed
 from perdure.workers.messages import Done, Output
+from perdure.workers.watchdog import Watchdog
 from perdure.workers.zygotes import Kind, Source, Zygotes
 
 HERE = Path(sys.executable)
+#: For code that says what it finds.
+SAY = """
+def say(**message):
+    import json
+    print(json.dumps(message), flush=True)
+"""
 KINDS = {
     "process": Kind(HERE, IsolationLevel.PROCESS),
     "core": Kind(HERE, IsolationLevel.STRICT, Namespaces.OFF),
@@ -38,6 +45,10 @@ class Ran:
         return [json.loads(line) for line in self.printed.splitlines() if line.startswith(("{", "["))]
 
 
+async def _nothing_kept() -> None:
+    pass
+
+
 @dataclass
 class Place:
     """A folder for state and workspaces, and the zygotes over it; ``close`` it."""
@@ -49,6 +60,7 @@ class Place:
     guests: list[Guest] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.watchdog = Watchdog(_nothing_kept)
         self.workspaces = self.root / "workspaces"
         self.workspaces.mkdir(parents=True, exist_ok=True)
         self.zygotes = Zygotes(self.root, self.workspaces, self.preload, self.also_readable)
@@ -69,16 +81,18 @@ class Place:
             guest = await self.zygotes.start(kind, begin)
         finally:
             lock.release()
+        self.watchdog.watch(guest, settings.limits, workspace)
         self.guests.append(guest)
         return guest
 
     async def close(self) -> None:
         """End everything, and see that it ends."""
+        await self.watchdog.close()
         await asyncio.gather(*(guest.kill("the test is over") for guest in self.guests))
         await self.zygotes.close()
 
 
-async def run(guest: Guest, code: str, *, patience: float = 20.0) -> Ran:
+async def run(guest: Guest, code: str, *, patience: float = 120.0) -> Ran:
     """Run code in a guest to its end, or to the guest's."""
     message = {"t": "execute", "execution": f"{guest.session}@1", "code": code, "flags": {}, "step": 0, "grants": []}
     ran = Ran()

@@ -13,8 +13,11 @@ from . import battle
 from .attacks import FAKED, SUCCEEDS, VARIES
 from .battle import EVERY, Battle, battles
 
-# Killed by the filter: seen directly, or through bubblewrap as 128 plus the signal.
-KILLED = ("ended by -31", "ended by 159")
+# All five hosts fight before the first test.
+pytestmark = pytest.mark.timeout(300)
+
+# Killed by the filter, or for a limit.
+KILLED = ("ended: killed by SIGSYS", "ended: it")
 
 
 @pytest.fixture(scope="session")
@@ -34,7 +37,9 @@ def test_every_attack_ends_as_expected(found: dict[Battle, dict[str, Any]], host
         wanted, outcome = battle.expected(attack, host.level), outcomes[name]
         if wanted == VARIES or (wanted == FAKED and outcome in {SUCCEEDS, "ENOENT", "EROFS"}):
             continue
-        if (outcome == SUCCEEDS) != (wanted == SUCCEEDS) or (outcome.startswith("ended") and outcome not in KILLED):
+        if (outcome == SUCCEEDS) != (wanted == SUCCEEDS) or (
+            outcome.startswith("ended") and not outcome.startswith(KILLED)
+        ):
             wrong[name] = (wanted, outcome)
     assert wrong == {}
 
@@ -53,7 +58,7 @@ def test_nothing_was_done_to_a_strict_host(found: dict[Battle, dict[str, Any]], 
 def test_what_was_done_is_seen_where_nothing_prevents_it(found: dict[Battle, dict[str, Any]]) -> None:
     host = Battle("ordinary", "process")
     assert [name for name, seen in found[host]["effects"].items() if not seen] == []
-    assert found[host]["survivors"] == 1
+    assert found[host]["survivors"] >= 2
 
 
 def test_the_ordinary_user_is_one(found: dict[Battle, dict[str, Any]]) -> None:

@@ -19,6 +19,9 @@ from perdure.workers.confine import probe
 from perdure.workers.confine.errors import SandboxUnavailable
 from perdure.workers.confine.policy import IsolationLevel, Namespaces
 from perdure.workers.confine.probe import Finding, Findings
+from perdure.workers.zygotes import Kind
+
+from .real import KINDS, Place
 
 # For each case, a child puts a filter on itself, as a container would, and then runs one probe.
 POOR_MACHINE = """
@@ -172,3 +175,76 @@ def test_a_bwrap_that_hangs(tmp_path: Path) -> None:
     assert not found.available
     assert "killed" in found.reason
     assert time.monotonic() - started < 15
+
+
+# The same machines, for a worker that starts guests on them.
+POOR_START = """
+import asyncio, json, os, sys, tempfile
+from pathlib import Path
+from perdure.workers.guest import confine_kernel, confine_seccomp
+from perdure.workers.confine.errors import SandboxUnavailable
+from perdure.workers.zygotes import Kind, Zygotes
+async def start():
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder).resolve()
+        (root / "workspaces").mkdir()
+        zygotes = Zygotes(root, root / "workspaces")
+        try:
+            source = await zygotes.get(Kind(Path(sys.executable)))
+            return {"layers": source.layers, "missing": source.missing}
+        except SandboxUnavailable as problem:
+            return {"layer": problem.layer, "reason": str(problem)}
+        finally:
+            await zygotes.close()
+for name, code in json.loads(sys.argv[1]):
+    child = os.fork()
+    if child == 0:
+        confine_kernel.prctl(38, 1)
+        confine_seccomp.install(code)
+        os.write(3, json.dumps({name: asyncio.run(start())}).encode() + b"\\n")
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+def test_a_worker_on_a_poor_machine_starts_nothing_or_says_what_is_missing(tmp_path: Path) -> None:
+    cases = [
+        ("no Landlock", refusing(LANDLOCK, errno.ENOSYS)),
+        ("Landlock pretended", refusing(LANDLOCK[1:], 0)),
+        ("filter refused", refusing((PRCTL,), errno.EPERM)),
+        ("no user namespaces", refusing_user_namespaces()),
+    ]
+    told = tmp_path / "told"
+    with told.open("wb") as out:
+        subprocess.run(
+            [sys.executable, "-c", POOR_START.replace("os.write(3", f"os.write({out.fileno()}"), json.dumps(cases)],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            pass_fds=(out.fileno(),),
+            timeout=55,
+        )
+    found: dict[str, dict[str, Any]] = {}
+    for line in told.read_bytes().splitlines():
+        found.update(json.loads(line))
+    assert found["no Landlock"]["layer"] == "landlock"
+    assert "ENOSYS" in found["no Landlock"]["reason"]
+    assert found["Landlock pretended"]["layer"] == "canary"
+    assert "layer" in found["filter refused"]
+    assert "namespaces" not in found["no user namespaces"]["layers"]
+    assert any("user namespaces are refused" in why for why in found["no user namespaces"]["missing"])
+
+
+async def test_a_worker_with_a_bwrap_that_hangs_does_without_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_bwrap(tmp_path, "sleep 60")
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    place = Place(tmp_path.resolve() / "state")
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr("perdure.workers.zygotes.NAMESPACES_TIMEOUT", 0.5)
+            source = await place.zygotes.get(Kind(KINDS["core"].python))
+        assert "namespaces" not in source.layers
+        assert any("no answer within" in why for why in source.missing)
+    finally:
+        await place.close()

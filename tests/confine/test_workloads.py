@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import signal
+from pathlib import Path
 
 import pytest
 
-from perdure.workers.confine.bwrap import find_bwrap, wrap
 from perdure.workers.confine.policy import Policy
 
 from .kit import run_guest
+from .real import KINDS, SAY, Place, run
 from .workloads import NOT_GIVEN, WORKLOADS
 
 ALL_IN_ONE = """
@@ -24,30 +25,29 @@ for name, source in {workloads!r}.items():
 """
 
 
-def outcomes(policy: Policy, workloads: dict[str, str], wrap_argv: tuple[str, ...] = ()) -> dict[str, str]:
-    outcome = run_guest(policy, ALL_IN_ONE.format(workloads=workloads), wrap=wrap_argv)
-    assert outcome.done, outcome
-    failed = {m["failed_workload"][0]: m["failed_workload"][1] for m in outcome.said if "failed_workload" in m}
-    worked = {m["worked"]: "" for m in outcome.said if "worked" in m}
+async def outcomes(folder: Path, level: str, workloads: dict[str, str]) -> dict[str, str]:
+    place = Place(folder.resolve() / "state")
+    try:
+        guest = await place.start(KINDS[level])
+        ran = await run(guest, SAY + ALL_IN_ONE.format(workloads=workloads))
+    finally:
+        await place.close()
+    assert ran.done is not None, ran
+    failed = {m["failed_workload"][0]: m["failed_workload"][1] for m in ran.said() if "failed_workload" in m}
+    worked = {m["worked"]: "" for m in ran.said() if "worked" in m}
     assert failed.keys() | worked.keys() == workloads.keys()
     return failed
 
 
-def test_workloads_in_the_core(strict: Policy) -> None:
-    assert outcomes(strict, WORKLOADS) == {}
+@pytest.mark.parametrize("level", ["core", "full"])
+async def test_workloads_work(tmp_path: Path, level: str) -> None:
+    assert await outcomes(tmp_path, level, WORKLOADS) == {}
 
 
-def test_what_the_core_cannot_give_says_so(strict: Policy) -> None:
-    failed = outcomes(strict, NOT_GIVEN)
+async def test_what_the_core_cannot_give_says_so(tmp_path: Path) -> None:
+    failed = await outcomes(tmp_path, "core", NOT_GIVEN)
     assert failed.keys() == NOT_GIVEN.keys()
     assert all("PermissionError" in text for text in failed.values())
-
-
-def test_workloads_in_namespaces(strict: Policy) -> None:
-    bwrap = find_bwrap()
-    assert bwrap is not None, "install bubblewrap to run these tests"
-    wrapped = wrap(bwrap, strict)
-    assert outcomes(wrapped.policy, WORKLOADS, wrapped.argv) == {}
 
 
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM, signal.SIGABRT])

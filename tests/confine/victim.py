@@ -8,6 +8,7 @@ Usage: victim.py FOLDER LEVEL [UID PATH...]   where LEVEL is process, core or fu
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ctypes
 import json
@@ -71,7 +72,7 @@ class Scene:
     def __init__(self, folder: Path) -> None:
         self.home = folder / "home"
         self.library = folder / "library"
-        self.workspaces = folder / "workspaces"
+        self.workspaces = folder / "state" / "workspaces"
         for each in (self.home, self.library, self.workspaces / "sibling"):
             each.mkdir(parents=True)
         names = ("secret", "profile", "movable", "deletable", "truncatable", "chmodable")
@@ -159,72 +160,63 @@ def _arrived(sock: socket.socket) -> bool:
         return bool(selector.select(0))
 
 
-def attack_all(folder: Path, level: str) -> dict[str, Any]:
-    """Let guests of one level loose on this host."""
+async def attack_all(folder: Path, level: str) -> dict[str, Any]:
+    """Let guests of one level loose on this host, started as a worker starts them."""
     import attacks  # type: ignore[import-not-found]
-    from kit import Guest, ready_workspace, run_guest  # type: ignore[import-not-found]
+    from real import KINDS, SAY, Place, run  # type: ignore[import-not-found]
 
-    from perdure.workers.confine.bwrap import find_bwrap, wrap
+    from perdure.engine.settings import Limits
     from perdure.workers.confine.host import protect_host
-    from perdure.workers.confine.interpreter import inspect_interpreter
-    from perdure.workers.confine.policy import Limits, readable_paths, strict_policy, unconfined_policy
 
     protect_host()
     scene = Scene(folder)
-    small = Limits(memory=1 << 29, address_space=2 << 30, file_size=64 << 20)
-    interpreter = inspect_interpreter(Path(sys.executable))
-    readable = readable_paths(interpreter, private=[scene.workspaces], also_readable=[scene.library])
-    source = (HERE / "attacks.py").read_text()
-
-    def prepare() -> tuple[Any, tuple[str, ...], Path]:
-        workspace = ready_workspace(scene.workspaces)
-        if level == "process":
-            return unconfined_policy(limits=small, parent=os.getpid()), (), workspace
-        policy = strict_policy(readable, [workspace], limits=small, parent=os.getpid())
-        if level == "core":
-            return policy, (), workspace
-        bwrap = find_bwrap()
-        assert bwrap is not None, "install bubblewrap to run these tests"
-        wrapped = wrap(bwrap, policy)
-        return wrapped.policy, wrapped.argv, workspace
-
+    small = Limits(memory_bytes=1 << 29, file_bytes=64 << 20, files=500, threads=64)
+    place = Place(folder / "state", also_readable=(scene.library,))
+    source = SAY + (HERE / "attacks.py").read_text()
     limits, processors = resource.getrlimit(resource.RLIMIT_STACK), os.sched_getaffinity(0)
-    policy, prefix, workspace = prepare()
-    with Guest(policy, "say(up=True); hear()", wrap=prefix, folder=workspace) as sibling:
-        while "up" not in (sibling.hear() or {"up": None}):
-            pass
-        targets = json.dumps(scene.targets(sibling.process.pid))
-        policy, prefix, workspace = prepare()
-        names = list(attacks.ATTACKS)
-        code = source + RUNNER.format(targets=targets, names=names, table="ATTACKS")
-        outcome = run_guest(policy, code, wrap=prefix, folder=workspace)
-        sibling_lives = sibling.process.poll() is None
-    result: dict[str, Any] = {
-        "report": outcome.report,
-        "outcomes": dict(m["outcome"] for m in outcome.said if "outcome" in m),
-        "controls": next((m["controls"] for m in outcome.said if "controls" in m), str(outcome)),
-        "effects": scene.effects(limits, processors) | {"the sibling was killed": not sibling_lives},
-        "survivors": 0,
-    }
-    for name in attacks.LONELY:
-        policy, prefix, workspace = prepare()
-        code = source + RUNNER.format(targets=targets, names=[name], table="LONELY")
-        outcome = run_guest(policy, code, wrap=prefix, folder=workspace)
-        ended = f"ended by {outcome.status}"
-        result["outcomes"][name] = next((m["outcome"][1] for m in outcome.said if "outcome" in m), ended)
-        result["survivors"] += _sweep(workspace)
+    try:
+        sibling = await place.start(KINDS[level])
+        targets = json.dumps(scene.targets(sibling.pid))
+        guest = await place.start(KINDS[level], limits=small)
+        ran = await run(guest, source + RUNNER.format(targets=targets, names=list(attacks.ATTACKS), table="ATTACKS"))
+        said = ran.said()
+        result: dict[str, Any] = {
+            "report": guest.isolation,
+            "outcomes": dict(m["outcome"] for m in said if "outcome" in m),
+            "controls": next((m["controls"] for m in said if "controls" in m), f"{ran.death}: {ran.printed[-2000:]}"),
+            "survivors": 0,
+        }
+        for name in attacks.LONELY:
+            guest = await place.start(KINDS[level], limits=small)
+            ran = await run(guest, source + RUNNER.format(targets=targets, names=[name], table="LONELY"))
+            said = [m["outcome"][1] for m in ran.said() if "outcome" in m]
+            result["outcomes"][name] = said[0] if said else f"ended: {ran.death}"
+            await guest.kill("it has had its turn")
+            result["survivors"] += await _sweep(place.workspaces / guest.session)
+        result["effects"] = scene.effects(limits, processors) | {"the sibling was killed": not sibling.alive}
+    finally:
+        await place.close()
     return result
 
 
-def _sweep(workspace: Path) -> int:
-    """End the process an attack left behind, if it is there."""
-    written = workspace / "daemon.pid"
-    if not written.exists():
-        return 0
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(int(written.read_text()), signal.SIGKILL)
-        return 1
-    return 0
+async def _sweep(workspace: Path) -> int:
+    """End what an attack left behind in its workspace, and say how many processes that was."""
+    # Whoever is being ended with its guest has a moment to be gone.
+    await asyncio.sleep(0.1)
+    found = [
+        int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit() and _works_in(entry, workspace)
+    ]
+    for process in found:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+    return len(found)
+
+
+def _works_in(process: Path, workspace: Path) -> bool:
+    try:
+        return (process / "cwd").readlink() == workspace
+    except OSError:
+        return False
 
 
 def main() -> None:
@@ -233,7 +225,9 @@ def main() -> None:
         uid, *needed = identity
         become_ordinary(int(uid), [Path(path) for path in needed])
     os.environ["HOME"] = folder
-    json.dump(attack_all(Path(folder), level), sys.stdout)
+    found = asyncio.run(attack_all(Path(folder), level))
+    # After whatever was logged.
+    sys.stdout.write(f"\n{json.dumps(found)}\n")
 
 
 if __name__ == "__main__":

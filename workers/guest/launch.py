@@ -57,6 +57,9 @@ def environment(python: str = sys.executable) -> dict[str, str]:
     return {
         "PATH": os.pathsep.join(paths),
         "LANG": "C.UTF-8",
+        # Without them getpass looks the user up in files that no guest may read.
+        "USER": "guest",
+        "LOGNAME": "guest",
         # Another machine has another zone, and a replay there would show other times.
         "TZ": "UTC",
         "PYTHONHASHSEED": str(HASH_SEED),

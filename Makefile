@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export UV_PROJECT_ENVIRONMENT := $(VENV)
 
-.PHONY: all help setup demo run bench check test grid hammer docs clean
+.PHONY: all help setup demo run bench check test grid hammer python docs clean
 .DELETE_ON_ERROR:
 
 all: setup help
@@ -46,6 +46,9 @@ grid: setup ## kill real processes at every recorded boundary: hours
 hammer: setup ## the store and commits, by thousands of kills, wake-ups and histories: an hour
 	PERDURE_KILLS=3000 PERDURE_ROUNDS=10000 PERDURE_HISTORIES=2000 PERDURE_COMMIT_KILLS=0 \
 	$(BIN)/python -m pytest tests/store tests/blobs tests/whole/test_commits.py $(ARGS)
+
+python: setup ## compare with CPython at length: restores between statements, its own tests, popular packages
+	$(BIN)/python -m pytest -m python $(ARGS)
 
 docs: setup ## check the links, names and examples of the documentation
 	$(BIN)/python -m pytest -m docs

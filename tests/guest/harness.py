@@ -38,6 +38,8 @@ GRANTS = [
 #: Seconds a test waits for one message before it says so.
 PATIENCE = 20.0
 
+#: Starts a guest: interpreter, configuration, channel, descriptor of its log; returns the process's id.
+type Spawn = Callable[[str, dict[str, Any], int, int], int]
 type Answer = Callable[[dict[str, Any]], dict[str, Any] | None]
 
 
@@ -91,7 +93,12 @@ class Host:
     """The other end of a guest."""
 
     def __init__(
-        self, session: str = "analysis", seed: int = 42, python: str = sys.executable, limits: Any = None
+        self,
+        session: str = "analysis",
+        seed: int = 42,
+        python: str = sys.executable,
+        limits: Any = None,
+        spawn: Spawn | None = None,
     ) -> None:
         self._folder = tempfile.TemporaryDirectory()
         self.workspace = Path(self._folder.name)
@@ -109,7 +116,7 @@ class Host:
         self._sock, theirs = socket.socketpair()
         with tempfile.TemporaryFile() as log, theirs:
             self.log = os.dup(log.fileno())
-            self.pid = _spawn(python, self.config, theirs.fileno(), self.log)
+            self.pid = (spawn or _spawn)(python, self.config, theirs.fileno(), self.log)
         self._status: int | None = None
         self._decoder = Decoder()
         self.streams = Streams()
@@ -133,7 +140,10 @@ class Host:
     def wait(self) -> int:
         """Return the exit code of the guest, negative for a signal, once it has ended."""
         if self._status is None:
-            self._status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+            try:
+                self._status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+            except ChildProcessError:  # `spawn` had somebody else start it
+                self._status = -signal.SIGKILL
         return self._status
 
     def leave(self) -> None:

@@ -112,6 +112,20 @@ def _renamed(code: CodeType, filename: str) -> CodeType:
 
 def compile_source(source: str, filename: str, flags: int = 0) -> Program:
     """Compile a submission. Raises SyntaxError, ValueError, RecursionError or MemoryError as ``compile`` does."""
+    try:
+        return _compile(source, filename, flags)
+    except SyntaxError as error:
+        _show_line(error, source, filename)
+        raise
+
+
+def _show_line(error: SyntaxError, source: str, filename: str) -> None:
+    """Give an error the line it is about: what the parser let pass is read from a file by that name, which is none."""
+    if error.text is None and error.filename == filename and error.lineno:
+        error.text = "".join(source.splitlines(keepends=True)[error.lineno - 1 : error.lineno]) or None
+
+
+def _compile(source: str, filename: str, flags: int) -> Program:
     flags |= ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
     try:
         module = compile(source, filename, "exec", flags | ast.PyCF_ONLY_AST, dont_inherit=True)

@@ -23,7 +23,7 @@ from .router import Mode, Route
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import FrameType
+    from types import CodeType, FrameType
 
     from .compiler import Unit
     from .namespace import Namespace
@@ -65,6 +65,10 @@ class Executor:
         self._namespace = namespace.dict
         self._running = False
         self._cancelled = False
+        #: The code's trace and profile functions, while no statement runs.
+        self._trace: Any = None
+        self._profile: Any = None
+        self._code: CodeType | None = None
         signal.signal(signal.SIGUSR1, self._cancel)
         self._supply_loop()
 
@@ -72,6 +76,7 @@ class Executor:
         """Run a submission to its end; raises nothing of what it raises."""
         outcome = Outcome()
         self._cancelled = False
+        self._code = None
         self._running = True
         try:
             program = self.cache.get(source, filename, self.flags)
@@ -80,12 +85,15 @@ class Executor:
                 self._namespace["__doc__"] = program.doc
             for unit in program.units:
                 outcome.line = unit.line
+                self._code = unit.code
                 self._statement(unit, outcome)
         except SystemExit as left:
             outcome.status, outcome.error = "exit", left
             outcome.code = _exit_code(left.code)
+            self._cut(left)
         except BaseException as error:
             outcome.status, outcome.error = "error", error
+            self._cut(error)
             if self._cancelled and isinstance(error, (errors.Cancelled, asyncio.CancelledError)):
                 outcome.status = "cancelled"
         finally:
@@ -98,19 +106,31 @@ class Executor:
         asyncio.set_event_loop(self.loop)
         self.loop.begin()
         self.before(unit.line)
+        if self._profile is not None:
+            sys.setprofile(self._profile)
+        if self._trace is not None:
+            sys.settrace(self._trace)
         try:
             value = self.context.run(eval, unit.code, self._namespace)
             if unit.awaits and inspect.iscoroutine(value):
                 value = self._await(value)
-        except BaseException as error:
-            # Between us and the statement lie frames of asyncio, which a traceback of Python would not have.
-            step = error.__traceback__
-            while step is not None and step.tb_frame.f_code is not unit.code:
-                step = step.tb_next
-            error.__traceback__ = step or error.__traceback__
-            raise
+        finally:
+            # Taken off between statements: they would be shown the runtime. Not in a function: it would be shown.
+            self._trace, self._profile = sys.gettrace(), sys.getprofile()
+            if self._trace is not None:
+                sys.settrace(None)
+            if self._profile is not None:
+                sys.setprofile(None)
         if unit.valued:
             outcome.value, outcome.valued = value, True
+
+    def _cut(self, error: BaseException) -> None:
+        """Take our frames and asyncio's off a traceback: the code may keep the exception and look at it."""
+        step = error.__traceback__
+        while step is not None and step.tb_frame.f_code is not self._code:
+            step = step.tb_next
+        if step is not None or self._code is None:
+            error.__traceback__ = step
 
     def _await(self, coroutine: Any) -> Any:
         task = self.loop.foreground(coroutine, self.context)

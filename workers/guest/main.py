@@ -17,7 +17,7 @@ import sys
 import tempfile
 from typing import TYPE_CHECKING, Any
 
-from . import checkpoint, entropy, finish, loop
+from . import checkpoint, entropy, finish, loop, unraisable
 from .calls import Calls
 from .channel import Channel
 from .checkpoints import ambient
@@ -92,6 +92,7 @@ class Guest:
         sys.stdout = sys.__stdout__ = out  # type: ignore[misc]
         sys.stderr = sys.__stderr__ = err  # type: ignore[misc]
         sys.stdin = sys.__stdin__ = NoInput()  # type: ignore[misc, assignment]
+        unraisable.install()
         module = sys.modules["perdure"] = self.calls.module()
         sys.modules["perdure.figures"] = self.displays.figures()
         builtins.display = module.display = self.displays.display  # type: ignore[attr-defined]
@@ -167,6 +168,8 @@ class Guest:
         """Set what a script sees of how it was started, as ``python FILE ARGUMENTS`` does."""
         path = os.path.join(self._config["workspace"], filename)
         self.namespace.dict["__file__"] = path
+        # A class is looked up by its module's file, a function by its code's.
+        self.sources.register(filename, path)
         sys.argv = argv or [filename]
         sys.path[0] = os.path.dirname(path)
 

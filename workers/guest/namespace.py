@@ -115,10 +115,11 @@ class Sources:
             linecache.cache.pop(name, None)
         self.register(filename)
 
-    def register(self, filename: str) -> None:
-        """Make sure ``linecache`` knows a source, whatever code did to it."""
+    def register(self, filename: str, path: str = "") -> None:
+        """Make sure ``linecache`` knows a source, whatever code did to it; under its path too, if it is a file."""
         code = self._kept[filename]
-        linecache.cache[filename] = (len(code), None, code.splitlines(keepends=True), filename)
+        for name in {filename, path or filename}:
+            linecache.cache[name] = (len(code), None, code.splitlines(keepends=True), name)
 
     def register_all(self) -> None:
         """Do that for all of them."""

@@ -150,12 +150,16 @@ class Output:
         for fd in _NAMES:
             if self._held[fd]:
                 self._flush_held(fd, 0)
+        self._flush_raw()
+
+    def _flush_raw(self) -> None:
         for fd, raw in self._raw.items():
             while data := raw.read():
                 self._emit(fd, data)
 
     def _flush_held(self, fd: int, keep: int) -> None:
         """Send what is held but for the last ``keep`` bytes. Other threads may add meanwhile: nothing is lost."""
+        self._flush_raw()
         held = self._held[fd]
         pieces: list[bytes] = []
         while held:
@@ -190,9 +194,18 @@ class RawFile:
         self.fd = memory_file(f"fd{target}")
         os.dup2(self.fd, target)
         self._read = 0
+        self._reading = threading.Lock()
 
     def read(self) -> bytes:
-        """Return bytes that are new, at most RAW_READ."""
+        """Return bytes that are new, at most RAW_READ; nothing while another thread, or who was interrupted, reads."""
+        if not self._reading.acquire(blocking=False):
+            return b""
+        try:
+            return self._new()
+        finally:
+            self._reading.release()
+
+    def _new(self) -> bytes:
         size = os.fstat(self.fd).st_size
         if size <= self._read:
             return b""

@@ -125,8 +125,16 @@ def _texts(error: BaseException) -> tuple[str, str, list[str]]:
         each.stack = traceback.StackSummary.from_list(
             [frame for frame in each.stack if not frame.filename.startswith((_OURS, _BOOT))]
         )
-    notes = [str(note) for note in getattr(error, "__notes__", None) or ()]
-    return "".join(report.format()), str(error), notes
+    notes = [_str(note, "note") for note in getattr(error, "__notes__", None) or ()]
+    return "".join(report.format()), _str(error, "exception"), notes
+
+
+def _str(thing: object, what: str) -> str:
+    """Return ``str(thing)``, or what a traceback shows in its place."""
+    try:
+        return str(thing)
+    except Exception:
+        return f"<{what} str() failed>"
 
 
 def _chain(report: traceback.TracebackException) -> Iterator[traceback.TracebackException]:

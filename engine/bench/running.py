@@ -29,6 +29,7 @@ BENCHES: dict[str, str] = {
     "calls": "perdure.engine.bench.calls:bench_calls",
     "execution": "perdure.engine.bench.execution:bench_execution",
     "store": "perdure.engine.bench.store:bench_store",
+    "guest": "perdure.workers.bench.guest:bench_guest",
 }
 
 

@@ -20,7 +20,7 @@ from tests.guest.harness import Done, Host
 
 from .corpus import Program
 
-__all__ = ["Seen", "Warm", "inside", "outside", "restored", "settings"]
+__all__ = ["Seen", "Warm", "inside", "outside", "restored"]
 
 HERE = Path(__file__).parent
 DESCRIBE = HERE / "describe.py"
@@ -67,9 +67,9 @@ class Seen:
         return found
 
 
-def settings() -> dict[str, Any]:
-    """Return the configuration of a guest, less its workspace."""
-    return {"session": "d", "seed": SEED, "grants": [], "limits": {}, "isolation": None, "incarnation": "i"}
+def refuse(_call: dict[str, Any]) -> dict[str, Any]:
+    """Answer a call that no program has any business to make."""
+    return {"error": {"type": "CapabilityNotGranted", "message": "nothing is granted to a program of the corpus"}}
 
 
 class Warm:
@@ -79,7 +79,7 @@ class Warm:
         mine, theirs = socket.socketpair()
         command = [*argv(sys.executable)[:-2], str(HERE / "warm.py"), kind, *_places()]
         self._folder = tempfile.TemporaryDirectory()
-        env = environment({**settings(), "workspace": self._folder.name})
+        env = {**environment(), "HOME": self._folder.name, "TMPDIR": self._folder.name}
         env = {name: value for name, value in env.items() if not name.startswith("PERDURE")}
         self._process = subprocess.Popen(command, stdin=theirs.fileno(), env=env, cwd=self._folder.name)
         theirs.close()
@@ -104,7 +104,7 @@ class Warm:
 
 
 def _places() -> list[str]:
-    return environment({**settings(), "workspace": "/"})["PERDURE_GUEST"].split(os.pathsep)
+    return environment()["PERDURE_GUEST"].split(os.pathsep)
 
 
 def outside(warm: Warm, program: Program) -> Seen:
@@ -135,7 +135,7 @@ def inside(host: Host, codes: list[str], *, as_file: bool = True) -> Seen:
     seen = Seen()
     folder = str(host.workspace)
     for code in codes:
-        done = host.run(code, grants=[], **named)
+        done = host.run(code, refuse, grants=[], **named)
         _add(seen, done, folder)
         if done.status != "ok":
             break
@@ -159,7 +159,7 @@ def restored(guests: Warm, codes: list[str]) -> Seen:
                 if image:
                     host.send({"t": "restore", "stream": host.send_stream(image)})
                     host.until("restored")
-                done = host.run(code, grants=[])
+                done = host.run(code, refuse, grants=[])
                 _add(seen, done, str(host.workspace))
                 if done.status != "ok" or number == len(codes):
                     seen.names = _plain_data(host.run(_SHOW, grants=[]).result, str(host.workspace))

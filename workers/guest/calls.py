@@ -184,9 +184,11 @@ class Calls:
         module.Capability, module.Call = Proxy, Call  # type: ignore[attr-defined]
         return module
 
-    def input(self, prompt: object = "", /) -> str:
+    def input(self, *prompt: object) -> str:
         """Ask for a line of text; the prompt is shown first. Waits as long as it takes."""
-        text = str(prompt)
+        if len(prompt) > 1:
+            raise TypeError(f"input expected at most 1 argument, got {len(prompt)}")
+        text = str(prompt[0]) if prompt else ""
         if text:
             sys.stdout.write(text)
             sys.stdout.flush()

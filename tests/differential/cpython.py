@@ -1,0 +1,99 @@
+"""CPython's own tests in a session and outside, and where they differ, why."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from perdure.workers.guest.launch import environment
+
+if TYPE_CHECKING:
+    from perdure.engine import Client
+
+__all__ = ["BY_CHANCE", "DIFFERENT", "MODULES", "QUICK", "inside", "needs_what_a_guest_has_not", "outside", "reason"]
+
+RUNNER = Path(__file__).with_name("cpython_runner.py")
+#: Seconds for one module, far more than any takes on a quiet machine.
+PATIENCE = 240.0
+
+#: Part of every full run.
+QUICK = ("test_scope", "test_patma", "test_contextlib", "test_decorators")
+
+MODULES = (
+    *QUICK,
+    "test_asyncgen", "test_asyncio.test_locks", "test_asyncio.test_queues", "test_asyncio.test_taskgroups",
+    "test_asyncio.test_tasks", "test_asyncio.test_timeouts", "test_asyncio.test_futures", "test_asyncio.test_runners",
+    "test_augassign", "test_binop", "test_bool", "test_call", "test_class", "test_collections", "test_compare",
+    "test_complex", "test_contextlib_async", "test_context", "test_copy", "test_coroutines", "test_dataclasses",
+    "test_decimal", "test_defaultdict", "test_deque", "test_descr", "test_dict", "test_dictcomps", "test_enum",
+    "test_enumerate", "test_except_star", "test_exception_group", "test_exception_variations", "test_exceptions",
+    "test_extcall", "test_float", "test_format", "test_fractions", "test_fstring", "test_functools", "test_future_stmt",
+    "test_generator_stop", "test_generators", "test_genericalias", "test_genexps", "test_global", "test_grammar",
+    "test_heapq", "test_inspect", "test_int", "test_isinstance", "test_iter", "test_itertools", "test_json",
+    "test_keywordonlyarg", "test_list", "test_listcomps", "test_logging", "test_named_expressions", "test_opcodes",
+    "test_operator", "test_ordered_dict", "test_pep646_syntax", "test_pickle", "test_positional_only_arg", "test_pow",
+    "test_property", "test_queue", "test_raise", "test_random", "test_range", "test_re", "test_richcmp", "test_scope",
+    "test_set", "test_setcomps", "test_slice", "test_sort", "test_statistics", "test_string", "test_struct",
+    "test_subclassinit", "test_super", "test_symtable", "test_sys_setprofile", "test_sys_settrace", "test_syntax",
+    "test_textwrap", "test_threading", "test_threading_local", "test_time", "test_traceback", "test_tuple",
+    "test_type_aliases", "test_type_params", "test_typing", "test_unicode_identifiers", "test_unpack", "test_unpack_ex",
+    "test_userdict", "test_warnings", "test_weakref", "test_weakset", "test_with", "test_yield_from", "test_zoneinfo",
+)  # fmt: skip
+
+#: What a guest refuses, as its errors say it: another process, a socket that leads outside.
+_REFUSALS = re.compile(
+    r"PermissionError: \[Errno (1|13)\]|BlockingIOError: \[Errno 11\] Resource temporarily|"
+    r"OSError: \[Errno (1|13|97)\]|can't start new process|RuntimeError: can't fork"
+)
+
+#: Other differences: by the test's id, or a beginning of it that ends with ``*``, the reason.
+DIFFERENT: dict[str, str] = {
+    "test.test_asyncio.test_timeouts.TimeoutTests.test_nested_timeouts": (
+        "two timers that are due at once fire in different turns of the loop: what enters, enters one at a time"
+    ),
+}
+
+#: Of these, the ones that a slow machine may make alike: they say nothing when they agree.
+BY_CHANCE = ("test.test_asyncio.test_timeouts.TimeoutTests.test_nested_timeouts",)
+
+
+def outside(folder: Path, name: str) -> dict[str, str]:
+    """Run a module's tests in a plain interpreter."""
+    code = f"{RUNNER.read_text()}\nimport json\nprint('\\n' + json.dumps(run({name!r})))"
+    (folder / "outside.py").write_text(code)
+    env = {**environment(), "HOME": str(folder), "TMPDIR": str(folder), "PWD": str(folder)}
+    env = {key: value for key, value in env.items() if not key.startswith("PERDURE")}
+    command = [sys.executable, "-s", "-X", "utf8", str(folder / "outside.py")]
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert done.returncode == 0, f"outside, {name} ended with {done.returncode}: {done.stderr[-2000:]}"
+    found: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+async def inside(client: Client, name: str) -> dict[str, str]:
+    """Run a module's tests in a session of its own."""
+    session = await client.session(re.sub(r"\W", "-", name))
+    execution = await session.submit(f"{RUNNER.read_text()}\nrun({name!r})")
+    async with asyncio.timeout(PATIENCE):
+        result = await execution.result()
+    assert result.status == "ok", f"inside, {name} ended as {result.status}: {result.error}"
+    found: dict[str, str] = result.value
+    return found
+
+
+def needs_what_a_guest_has_not(outcome: str) -> bool:
+    """Whether a test failed inside because it starts a process or opens a socket."""
+    return _REFUSALS.search(outcome) is not None
+
+
+def reason(test: str) -> str | None:
+    """Return why a test is known to differ."""
+    for name, why in DIFFERENT.items():
+        if test == name or (name.endswith("*") and test.startswith(name[:-1])):
+            return why
+    return None

@@ -1,0 +1,1 @@
+"""Measurements that need a worker and its guests; named in `perdure.engine.bench.running`."""

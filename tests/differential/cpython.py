@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BY_CHANCE", "DIFFERENT", "MODULES", "QUICK", "inside", "needs_what_a_guest_has_not", "outside", "reason"]
 
-RUNNER = Path(__file__).with_name("cpython_runner.py")
+RUNNER = Path(__file__).with_name("cpython_runner.txt")
 #: Seconds for one module, far more than any takes on a quiet machine.
 PATIENCE = 240.0
 

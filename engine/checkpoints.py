@@ -55,8 +55,11 @@ _AMBIENT = "\0"
 #: What marks a pack or a manifest that is in the record itself.
 _INLINE = "inline:"
 
-type Extent = tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]
-"""(pack, offset, length)."""
+#: Equal blocks that one extent may stand for: half a terabyte.
+_TIMES = 1 << 24
+
+type Extent = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=3, max_length=4)]
+"""Pack, offset, length, and how many times if more than once."""
 
 
 class CheckpointUnusable(PerdureError):
@@ -246,8 +249,8 @@ def _extents(delta: Delta) -> Iterator[Extent]:
 
 
 def _check(extent: Extent, packs: dict[int, tuple[str, int, int]]) -> None:
-    pack, offset, length = extent
-    if pack not in packs or offset + length > packs[pack][2]:
+    pack, offset, length, times = (*extent, 1)[:4]
+    if pack not in packs or offset + length > packs[pack][2] or times > _TIMES:
         msg = f"a checkpoint refers to bytes {offset} to {offset + length} of pack {pack}, which are not there"
         raise ValueError(msg)
 

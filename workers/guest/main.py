@@ -21,6 +21,7 @@ from . import checkpoint, entropy, finish, loop, unraisable
 from .calls import Calls
 from .channel import Channel
 from .checkpoints import ambient
+from .checkpoints.pages import Pages
 from .checkpoints.touched import Watcher
 from .display import Displays
 from .dropped import Dropped
@@ -75,7 +76,11 @@ class Guest:
         self._fork: dict[str, Any] | None = None
         self.hub.consumed = self._consumed
         self.watcher = Watcher(self.sources.__contains__)
-        self.checkpoints = checkpoint.Checkpoints(self.namespace.dict, protected=MODULE_NAMES, live=self._live)
+        # Here, between the fork and the confinement: what it opens belongs to this address space, and may not be later.
+        self.pages = Pages.open()
+        self.checkpoints = checkpoint.Checkpoints(
+            self.namespace.dict, protected=MODULE_NAMES, live=self._live, pages=self.pages
+        )
 
     def install(self) -> list[int]:
         """Hook what must be hooked; return descriptors that stay open."""
@@ -88,6 +93,7 @@ class Guest:
         own = os.dup(2)
         faulthandler.enable(own)
         descriptors = [own, *self.output.take_descriptors(), *self.executor.loop.descriptors()]
+        descriptors += self.pages.descriptors() if self.pages is not None else []
         out, err = self.output.streams()
         sys.stdout = sys.__stdout__ = out  # type: ignore[misc]
         sys.stderr = sys.__stderr__ = err  # type: ignore[misc]

@@ -25,6 +25,7 @@ class Birth:
 
     def __init__(self) -> None:
         self.environ = dict(os.environ)
+        self.encoded = dict(getattr(os.environ, "_data", {}))
         self.path = list(sys.path)
         self.cwd = _folder()
         self.filters = list(warnings.filters)
@@ -42,8 +43,7 @@ def reborn() -> None:
 
 def capture_early() -> dict[str, Any]:
     """Return the changes that must be in place before anything is imported or opened, as JSON data."""
-    changed = {name: value for name, value in os.environ.items() if birth.environ.get(name) != value}
-    removed = [name for name in birth.environ if name not in os.environ]
+    changed, removed = _environment()
     early: dict[str, Any] = {}
     if changed:
         early["environ"] = changed
@@ -57,6 +57,15 @@ def capture_early() -> dict[str, Any]:
     if sys.getrecursionlimit() != birth.recursion:
         early["recursion"] = sys.getrecursionlimit()
     return early
+
+
+def _environment() -> tuple[dict[str, str], list[str]]:
+    # The encoded form is compared first: to decode it takes longer than the rest of a small checkpoint.
+    encoded = getattr(os.environ, "_data", None)
+    if encoded is not None and encoded == birth.encoded:
+        return {}, []
+    changed = {name: value for name, value in os.environ.items() if birth.environ.get(name) != value}
+    return changed, [name for name in birth.environ if name not in os.environ]
 
 
 def apply_early(early: dict[str, Any]) -> list[str]:
@@ -99,6 +108,20 @@ def capture_late() -> dict[str, Any]:
     if list(warnings.filters) != birth.filters:
         late["warnings"] = list(warnings.filters)
     return late
+
+
+def mark(key: str, value: Any) -> Any:
+    """Return what is equal as long as a part of `capture_late` is; None where only a look at all of it tells."""
+    if key == "random":
+        return value
+    if key == "numpy":
+        state = value["state"]
+        return repr({**value, "state": None}), {
+            name: bytes(part) if name == "key" else part for name, part in state.items()
+        }
+    if key == "decimal":
+        return repr(value)
+    return None
 
 
 def apply_late(late: dict[str, Any]) -> None:

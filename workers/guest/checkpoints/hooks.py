@@ -45,6 +45,8 @@ class Watch:
 
     def call(self, hook: Callable[..., Any], *args: Any) -> Any:
         """Return `hook(*args)`, or raise `HookTimeout` once it has used up its budget."""
+        global _called  # noqa: PLW0603 - one guest, one main thread: the flag is the process's
+        _called = True
         outer = self._since
         self._since = self._ticks
         try:
@@ -89,6 +91,9 @@ class _Sink(io.TextIOBase):
 
 _running = 0
 
+# Whether a hook was called since the checkpoint began.
+_called = False
+
 
 def hooks_running() -> bool:
     """Say whether a checkpoint is being made or loaded: a call asked for now must be refused."""
@@ -98,7 +103,8 @@ def hooks_running() -> bool:
 @contextmanager
 def untraced() -> Iterator[None]:
     """Run the body with output discarded, the collector off, and the global generators put back after it."""
-    global _running  # noqa: PLW0603 - one guest, one main thread: the flag is the process's
+    global _running, _called  # noqa: PLW0603 - as above
+    _called = False
     process = os.getpid()
     streams = sys.stdout, sys.stderr
     generators = _generator_states()
@@ -113,8 +119,9 @@ def untraced() -> Iterator[None]:
         if os.getpid() != process:
             os._exit(0)
         sys.stdout, sys.stderr = streams
-        for put_back, state in generators:
-            put_back(state)
+        if _called:
+            for put_back, state in generators:
+                put_back(state)
         if collecting:
             gc.enable()
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["ASK", "COUNT", "DIGEST", "LIVE", "SKIP", "Table", "cuts", "digests", "native"]
+__all__ = ["ASK", "COUNT", "DIGEST", "LIVE", "SKIP", "Table", "cuts", "digests", "extension", "native"]
 
 #: What a type is to the table: its instances are counted, never counted, or asked about one by one.
 COUNT: Final = 1
@@ -180,9 +180,10 @@ def _load() -> Any:
     return None
 
 
-_native: Any = _load()
-#: Whether the version in C is used.
-native: Final[bool] = _native is not None
-Table: Any = _native.Table if native else PythonTable
-digests: Callable[[Any, int], bytes] = _native.digests if native else python_digests
-cuts: Callable[[Any, int], list[int]] = _native.cuts if native else python_cuts
+#: The version in C, if it was built.
+extension: Any = _load()
+#: Whether it is used.
+native: Final[bool] = extension is not None
+Table: Any = extension.Table if native else PythonTable
+digests: Callable[[Any, int], bytes] = extension.digests if native else python_digests
+cuts: Callable[[Any, int], list[int]] = extension.cuts if native else python_cuts

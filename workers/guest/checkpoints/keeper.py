@@ -62,7 +62,6 @@ class _Pass:
     ids: dict[str, int]
     changed: set[str]
     gone: set[str]
-    writer: Writer
     full: bool
     dirty: set[int] = field(default_factory=set)
     """Units that are looked at."""
@@ -87,6 +86,7 @@ class Keeper:
         self._live = live
         self._pages = pages
         self._table: Any = Table(judge_type, judge_object)
+        self._writer = Writer(self._table)
         self._library = Library()
         self.generation = 0
         self._next = 1
@@ -102,6 +102,8 @@ class Keeper:
         self._runtime: dict[str, Any] = {}
         self._losses: dict[str, list[str]] = {}
         self._turn = 0
+        self._marks: dict[str, Any] = {}
+        self._steady: set[int] = set()
         self.missed = 0
 
     # -- one checkpoint ----------------------------------------------------------------------------------------
@@ -122,7 +124,8 @@ class Keeper:
         early = ambient.capture_early()
         values = self._variables()
         live = dict(self._live())
-        run = self._begin(values, watch, touched)
+        run = self._begin(values, touched)
+        self._writer.begin(self._namespace, watch)
         self._library.begin(self.generation + 1)
         try:
             self._bind(run, touched, live)
@@ -132,27 +135,35 @@ class Keeper:
                 self._dump(run, live)
             return self._finish(run, early, dict(runtime or {}), dict(texts or {}))
         finally:
-            run.writer.close()
+            self._writer.close()
             run.values = {}
             self._table.clear()
             self._table.forget()
 
     def _variables(self) -> dict[str, Any]:
         protected = self._protected
-        values = {
-            name: value for name, value in list(self._namespace.items()) if type(name) is str and name not in protected
-        }
-        for key, value in ambient.capture_late().items():
-            values[AMBIENT + key] = value
-        return values
+        # First, so that a new variable is the last name.
+        values = {AMBIENT + key: value for key, value in ambient.capture_late().items()}
+        named = list(self._namespace.items())
+        return values | {name: value for name, value in named if type(name) is str and name not in protected}
 
-    def _begin(self, values: dict[str, Any], watch: Watch, touched: Touched | None) -> _Pass:
+    def _begin(self, values: dict[str, Any], touched: Touched | None) -> _Pass:
         ids = {name: id(value) for name, value in values.items()}
         old = self._ids
+        # What a library hands out anew each time is the same while its state is.
+        self._steady = set()
+        for name in list(values):
+            if not name.startswith(AMBIENT):
+                break
+            mark = ambient.mark(name.removeprefix(AMBIENT), values[name])
+            if mark is not None and self._marks.get(name) == mark and name in self._roots:
+                ids[name] = old[name]
+                self._steady.add(self._unit_of[self._roots[name]])
+            self._marks[name] = mark
         changed = {name for name, identity in ids.items() if old.get(name) != identity}
         gone = old.keys() - ids.keys()
         full = touched is None or touched.everything or (touched.resumed and self._suspended())
-        return _Pass(values, ids, changed, gone, Writer(self._namespace, self._table, watch), full)
+        return _Pass(values, ids, changed, gone, full)
 
     def _suspended(self) -> bool:
         """Whether something that runs is kept in a variable: where it goes on, it touches what no name tells."""
@@ -264,7 +275,7 @@ class Keeper:
 
     def _due(self) -> set[int]:
         """Return the small units: they are looked at whether anything names them or not."""
-        small = [number for number, unit in self._units.items() if unit.small]
+        small = [number for number, unit in self._units.items() if unit.small and number not in self._steady]
         if len(small) <= LOOKED_AT:
             return set(small)
         self._turn = (self._turn + LOOKED_AT) % len(small)
@@ -300,7 +311,7 @@ class Keeper:
         def stand_in(which: int, why: str) -> Lost:
             return Lost(recipes.name_kind(values[which]), why, names[unit.roots[which].number])
 
-        run.written[unit.number] = run.writer.write(values, stand_in)
+        run.written[unit.number] = self._writer.write(values, stand_in)
         new = {self._unit_of[ref] for ref in hits - unit.refs if ref in self._unit_of}
         unit.refs = set(hits)
         return {number for number in new if not self._units[number].small} - run.written.keys()

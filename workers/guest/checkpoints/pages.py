@@ -1,23 +1,96 @@
-"""Which pages of memory were written to, as the kernel knows it."""
+"""Which pages of memory were written to, as the kernel knows it.
+
+1. A page is watched from the moment its bytes are stored; the kernel notes the first write to it, whoever writes.
+2. What is not known counts as written: a buffer that moved, memory that is not watched, a descriptor that code closed.
+3. Descriptors are opened by the process itself, between its fork and its confinement, which takes the right away.
+"""
 
 from __future__ import annotations
 
-from typing import Protocol
+import os
+from typing import Any
 
-__all__ = ["Pages"]
+from . import identity
+from .pieces import BLOCK, PAGE
+
+__all__ = ["LEAST", "Pages"]
+
+#: Buffers below this are compared by their bytes: a write to a watched page costs a microsecond the first time.
+LEAST = 256 << 10
 
 
-class Pages(Protocol):
+class Pages:
     """Tells of large buffers which of their blocks were written to."""
+
+    def __init__(self, native: Any, faults: int, map_: int) -> None:
+        self._native = native
+        self._faults = faults
+        self._map = map_
+        self._identity = _identity(faults), _identity(map_)
+
+    @classmethod
+    def open(cls) -> Pages | None:
+        """Return what watches this process; None where the kernel does not (before 6.7, or by its settings)."""
+        native = identity.extension
+        if native is None:
+            return None
+        try:
+            return cls(native, *native.pages_open())
+        except OSError:
+            return None
+
+    def descriptors(self) -> list[int]:
+        """Return the descriptors that stay open."""
+        return [self._faults, self._map]
 
     def address(self, buffer: memoryview) -> int:
         """Return where a buffer is."""
-        ...
+        return int(self._native.address(buffer))
 
     def arm(self, address: int, size: int) -> bool:
         """Watch memory from now on; whether that is possible."""
-        ...
+        start, end = _whole_pages(address, size)
+        if size < LEAST or not self._ours():
+            return False
+        try:
+            self._native.pages_arm(self._faults, start, end)
+        except OSError:
+            return False
+        return True
 
     def dirty(self, address: int, size: int) -> list[int] | None:
-        """Return the blocks of watched memory that were written to, and watch on; None if it is not known."""
-        ...
+        """Return the blocks of watched memory that may have been written to, and watch on; None if it is not known.
+
+        The first and the last are among them where they have part of a page: that part is not watched.
+        """
+        start, end = _whole_pages(address, size)
+        if not self._ours():
+            return None
+        try:
+            written = self._native.pages_written(self._map, start, end)
+        except OSError:
+            return None
+        blocks: set[int] = set()
+        if start > address:
+            blocks.add(0)
+        if end < address + size:
+            blocks.add((size - 1) // BLOCK)
+        for first, after in written:
+            blocks.update(range((first - address) // BLOCK, (after - 1 - address) // BLOCK + 1))
+        return sorted(blocks)
+
+    def _ours(self) -> bool:
+        """Whether the descriptors are still what was opened: code can close them, and open others in their place."""
+        return (_identity(self._faults), _identity(self._map)) == self._identity
+
+
+def _identity(descriptor: int) -> tuple[int, int, int] | None:
+    try:
+        found = os.fstat(descriptor)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_mode
+
+
+def _whole_pages(address: int, size: int) -> tuple[int, int]:
+    return address + -address % PAGE, (address + size) // PAGE * PAGE

@@ -76,12 +76,6 @@ class Reducers:
         self.code: set[tuple[str, int, str]] = set()
         self._cells: dict[int, types.CellType] = {}
 
-    def finish(self) -> None:
-        """Let go of every value seen."""
-        self.begin_unit()
-        self._by_type = {}
-        del self.elsewhere
-
     def reducer_override(self, thing: Any) -> Any:
         """Return how to store `thing`; `NotImplemented` leaves it to the pickler."""
         kind = type(thing)

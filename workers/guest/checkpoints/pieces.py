@@ -24,6 +24,9 @@ _CUTS = ((1 << 20, 14), (1 << 16, 12), (1 << 13, 10))
 #: Pieces that are known without a look at whether they are still used.
 _FEW = 1024
 
+#: Numbers of an extent that stands for itself once.
+_ONCE = 3
+
 type Run = tuple[int, int, int, int]
 """(where it starts in the record, pack, offset in the pack, length)."""
 
@@ -60,9 +63,10 @@ class Record:
         record = cls(len(data), ends, digest, readonly=data.readonly)
         record.known = complete or ends is not None
         at = 0
-        for pack, offset, length in extents:
-            record.runs.append((at, pack, offset, length))
-            at += length
+        for pack, offset, length, *times in extents:
+            for _ in range(times[0] if times else 1):
+                record.runs.append((at, pack, offset, length))
+                at += length
         return record
 
     def pieces(self) -> int:
@@ -86,8 +90,14 @@ class Record:
         return (pack, offset + start - at) if end <= at + length else None
 
     def extents(self) -> list[list[int]]:
-        """Return the runs as they stand in a manifest."""
-        return [[pack, offset, length] for _start, pack, offset, length in self.runs]
+        """Return the runs as they stand in a manifest: pack, offset, length, and how many times if more than once."""
+        made: list[list[int]] = []
+        for _start, pack, offset, length in self.runs:
+            if made and made[-1][:3] == [pack, offset, length]:
+                made[-1][3:] = [made[-1][3] + 1 if len(made[-1]) > _ONCE else 2]
+            else:
+                made.append([pack, offset, length])
+        return made
 
 
 def appended(runs: list[Run], run: Run) -> None:

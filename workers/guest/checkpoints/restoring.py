@@ -106,7 +106,7 @@ class Restoration:
         lists = [data["stream"] for data in self._data.values()]
         lists += [extents for data in self._data.values() for _size, _readonly, extents in data.get("buffers", ())]
         lists += self._manifest["texts"].values()
-        for pack, offset, length in (extent for extents in lists for extent in extents):
+        for pack, offset, length, *_times in (extent for extents in lists for extent in extents):
             if pack not in self._packs or not 0 <= offset <= offset + length <= len(self._packs[pack]):
                 message = f"a checkpoint refers to bytes {offset} to {offset + length} of part {pack}, which it has not"
                 raise CheckpointDamaged(message)
@@ -241,7 +241,11 @@ class Restoration:
     # -- bytes ----------------------------------------------------------------------------------------------------
 
     def _bytes(self, extents: list[list[int]]) -> bytes:
-        return b"".join(self._packs[pack][offset : offset + length] for pack, offset, length in extents)
+        parts: list[bytes | memoryview] = []
+        for pack, offset, length, *times in extents:
+            part = self._packs[pack][offset : offset + length]
+            parts.append(bytes(part) * times[0] if times else part)
+        return b"".join(parts)
 
     def _buffer(self, unit: Unit, size: int, readonly: bool, extents: list[list[int]]) -> memoryview:  # noqa: FBT001 - from data
         """Return the memory of a buffer: where it lies, if it lies there in one piece and for itself alone."""
@@ -257,9 +261,10 @@ class Restoration:
         else:
             made = Storage(size)
             at = 0
-            for number, offset, length in extents:
-                made[at : at + length] = self._packs[number][offset : offset + length]
-                at += length
+            for extent in extents:
+                part = self._bytes([extent])
+                made[at : at + len(part)] = part
+                at += len(part)
             view = memoryview(made)
         if readonly:
             view = view.toreadonly()

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .lost import Lost
-from .pickler import PROTOCOL, CPickler, Finding, PyPickler, Reducers
+from .pickler import PROTOCOL, CPickler, Finding, PyPickler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -33,6 +33,9 @@ IN_BAND = 32 << 10
 # Calls that the Python pickler may be deep in. They need no C stack, so only memory bounds them: a hook that never
 # stops calling itself then costs 200 MB for a moment. Five calls are made for each level of nesting.
 DEEP = 2_000_000
+
+# A stream of more bytes may have made a memo that is large to empty.
+_LARGE = 64 << 10
 
 _INT = struct.Struct("<i")
 _FRAME = struct.Struct("<Q")
@@ -101,18 +104,29 @@ class Written:
 class Writer:
     """Pickles the units of one checkpoint."""
 
-    def __init__(self, namespace: dict[str, Any], table: Any, watch: Watch) -> None:
+    def __init__(self, table: Any) -> None:
         self._file = io.BytesIO()
         self._table = table
         self._buffers: list[memoryview] = []
         # The C pickler calls a table that is an attribute of its class without making a method of it first.
-        kind = type("Pickler", (CPickler,), {"persistent_id": table})
-        self._pickler: Any = kind(self._file, PROTOCOL, buffer_callback=self._take_buffer)
-        self._pickler.begin(namespace, watch, table)
+        self._kind = type("Pickler", (CPickler,), {"persistent_id": table})
+        self._pickler: Any = None
+        self._memo_grew: bool = False
+
+    def begin(self, namespace: dict[str, Any], watch: Watch) -> None:
+        """Start a checkpoint of `namespace`."""
+        self._renew()
+        self._pickler.begin(namespace, watch, self._table)
 
     def write(self, values: list[Any], stand_in: Callable[[int, str], Lost]) -> Written:
         """Pickle the roots of one unit; never raises for what they do, and stores `stand_in(which, why)` instead."""
         pickler = self._pickler
+        if self._memo_grew:
+            # The memo of a large unit stays as large as it was, and is emptied slot by slot.
+            state = vars(pickler)
+            self._renew()
+            pickler = self._pickler
+            vars(pickler).update(state)
         pickler.clear_memo()
         pickler.begin_unit()
         self._buffers = []
@@ -133,21 +147,21 @@ class Writer:
             made.buffer_ends.append(len(self._buffers))
             made.found_in.append(len(pickler.findings))
         made.stream = parts[0] if len(parts) == 1 else b"".join(parts)
+        self._memo_grew = size > _LARGE
         made.sources = pickler.used_sources
         made.code = frozenset(pickler.code)
         return made
 
     def close(self) -> None:
         """Let go of every value: the pickler and its callback would keep them until the next collection."""
-        self._pickler.clear_memo()
-        self._pickler.finish()
-        del self._pickler
+        self._pickler = None
         self._buffers = []
+        self._file.seek(0)
+        self._file.truncate()
 
-    @property
-    def reducers(self) -> Reducers:
-        """The pickler, as what decides how things are stored."""
-        return self._pickler  # type: ignore[no-any-return]
+    def _renew(self) -> None:
+        self._pickler = self._kind(self._file, PROTOCOL, buffer_callback=self._take_buffer)
+        self._memo_grew = False
 
     def _segment(self, value: Any) -> None:
         """Write one segment; raises what pickling raised, with everything as it was before the call."""

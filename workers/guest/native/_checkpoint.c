@@ -5,9 +5,14 @@
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 /* Units of entries that belong to none: objects of the runtime, and what is never counted as shared. */
 #define LIVE (-1)
@@ -362,8 +367,110 @@ static PyObject *cuts(PyObject *Py_UNUSED(module), PyObject *args) {
     return ends;
 }
 
+/* --- pages that were written to: userfaultfd in asynchronous write-protect mode, read back by PAGEMAP_SCAN ---
+ *
+ * Headers of older systems lack the names; the numbers are the kernel's user-space interface. */
+
+#define WRITE_PROTECT_FEATURES ((1ull << 0) | (1ull << 13) | (1ull << 15)) /* faults, unpopulated pages, asynchronous */
+
+struct api { uint64_t version, features, ioctls; };
+struct range { uint64_t start, length; };
+struct registration { struct range range; uint64_t mode, ioctls; };
+struct protection { struct range range; uint64_t mode; };
+struct region { uint64_t start, end, categories; };
+struct scan {
+    uint64_t size, flags, start, end, walk_end, vec, vec_len, max_pages;
+    uint64_t category_inverted, category_mask, category_anyof_mask, return_mask;
+};
+
+#define UFFD_API _IOWR(0xAA, 0x3F, struct api)
+#define UFFD_REGISTER _IOWR(0xAA, 0x00, struct registration)
+#define UFFD_PROTECT _IOWR(0xAA, 0x06, struct protection)
+#define SCAN _IOWR('f', 16, struct scan)
+#define SCAN_PROTECT 1 /* protect again what is reported */
+#define SCAN_CHECK 2   /* fail where memory is not watched */
+#define WRITTEN 2      /* PAGE_IS_WRITTEN */
+
+static PyObject *pages_open(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused)) {
+    int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | 1 /* faults of user space only */);
+    if (fd < 0) return PyErr_SetFromErrno(PyExc_OSError);
+    struct api api = {.version = 0xAA, .features = WRITE_PROTECT_FEATURES};
+    if (ioctl(fd, UFFD_API, &api) < 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        close(fd);
+        return NULL;
+    }
+    int map = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+    if (map < 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        close(fd);
+        return NULL;
+    }
+    return Py_BuildValue("(ii)", fd, map);
+}
+
+static PyObject *pages_arm(PyObject *Py_UNUSED(module), PyObject *args) {
+    int fd;
+    unsigned long long start, end;
+    if (!PyArg_ParseTuple(args, "iKK", &fd, &start, &end)) return NULL;
+    struct registration registration = {.range = {start, end - start}, .mode = 2 /* write protection */};
+    struct protection protection = {.range = {start, end - start}, .mode = 1};
+    int failed;
+    Py_BEGIN_ALLOW_THREADS
+    failed = (ioctl(fd, UFFD_REGISTER, &registration) < 0 && errno != EBUSY) || ioctl(fd, UFFD_PROTECT, &protection) < 0;
+    Py_END_ALLOW_THREADS
+    if (failed) return PyErr_SetFromErrno(PyExc_OSError);
+    Py_RETURN_NONE;
+}
+
+static PyObject *pages_written(PyObject *Py_UNUSED(module), PyObject *args) {
+    int map;
+    unsigned long long start, end;
+    if (!PyArg_ParseTuple(args, "iKK", &map, &start, &end)) return NULL;
+    PyObject *found = PyList_New(0);
+    struct region regions[256];
+    while (found && start < end) {
+        struct scan scan = {.size = sizeof scan, .flags = SCAN_PROTECT | SCAN_CHECK, .start = start, .end = end,
+                            .vec = (uint64_t)(uintptr_t)regions, .vec_len = 256, .category_mask = WRITTEN,
+                            .return_mask = WRITTEN};
+        int count;
+        Py_BEGIN_ALLOW_THREADS
+        count = ioctl(map, SCAN, &scan);
+        Py_END_ALLOW_THREADS
+        if (count < 0 || scan.walk_end <= start) {
+            PyErr_SetFromErrno(PyExc_OSError);
+            Py_CLEAR(found);
+            break;
+        }
+        for (int which = 0; which < count; which++) {
+            PyObject *pair = Py_BuildValue("(KK)", (unsigned long long)regions[which].start,
+                                           (unsigned long long)regions[which].end);
+            if (!pair || PyList_Append(found, pair) < 0) {
+                Py_XDECREF(pair);
+                Py_CLEAR(found);
+                break;
+            }
+            Py_DECREF(pair);
+        }
+        start = scan.walk_end;
+    }
+    return found;
+}
+
+static PyObject *address(PyObject *Py_UNUSED(module), PyObject *object) {
+    Py_buffer buffer;
+    if (PyObject_GetBuffer(object, &buffer, PyBUF_SIMPLE) < 0) return NULL;
+    PyObject *made = PyLong_FromVoidPtr(buffer.buf);
+    PyBuffer_Release(&buffer);
+    return made;
+}
+
 static PyMethodDef functions[] = {{"digests", digests, METH_VARARGS, NULL},
                                   {"cuts", cuts, METH_VARARGS, NULL},
+                                  {"address", address, METH_O, NULL},
+                                  {"pages_open", pages_open, METH_NOARGS, NULL},
+                                  {"pages_arm", pages_arm, METH_VARARGS, NULL},
+                                  {"pages_written", pages_written, METH_VARARGS, NULL},
                                   {NULL, NULL, 0, NULL}};
 
 static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, .m_name = "_checkpoint", .m_size = -1, .m_methods = functions};

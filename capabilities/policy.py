@@ -16,7 +16,7 @@ from .errors import CallTimeout, NotPerformed
 if TYPE_CHECKING:
     from .base import Capability, Effect
 
-__all__ = ["DEFAULT_RETRIES", "Recovery", "idempotency_key", "recovery", "retry_delay"]
+__all__ = ["DEFAULT_RETRIES", "Recovery", "asks_probe", "idempotency_key", "recovery", "retry_delay"]
 
 #: What to do with a call that started and was not recorded as answered.
 Recovery = Literal["repeat", "probe", "in doubt"]
@@ -34,6 +34,11 @@ MAX_DELAY: Final = 30.0
 def recovery(effect: Effect) -> Recovery:
     """Return what the effect allows for a call whose outcome was lost."""
     return _RECOVERY[effect]
+
+
+def asks_probe(capability: Capability, error: BaseException) -> bool:
+    """Whether a handler that failed like this leaves it open if it acted, and its capability can find out."""
+    return capability.effect == "reconcile" and isinstance(error, (CallTimeout, ConnectionError, TimeoutError))
 
 
 def retry_delay(capability: Capability, error: BaseException, retry: int) -> float | None:

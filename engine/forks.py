@@ -67,6 +67,8 @@ def plan(records: Sequence[Promise], at: int, outcome: dict[str, Any] | None) ->
                 imports.append(_call(promise.id, param, journal.calls[param["path"]].outcome))
             case "output" if consumed <= end:
                 imports.append(Import("output", param))
+            case "cancelled" if consumed <= end:
+                imports.append(Import("cancelled", param))
             case "timer" | "fork" if consumed <= end:
                 timers |= param["timers"]
     carrier = {"kind": "fork", "from": records[at].id, "timers": timers, "at": now_ms()}

@@ -96,7 +96,7 @@ async def tree_of(substrate: Substrate, execution: str) -> TreeNode:
     for promise in every:
         if promise.id in steps:
             continue
-        if promise.tags.get(KIND) in ("call", "output", "timer", "fork"):
+        if promise.tags.get(KIND) in ("call", "output", "timer", "fork", "cancelled"):
             children.setdefault(promise.id.rpartition(".")[0], []).append(promise)
         else:
             others.append(promise)
@@ -158,6 +158,8 @@ def _record(record: Promise) -> TreeNode:
             label = f"{sum(sum(lengths) for _, _, lengths in param['chunks'])} characters"
             if any(stream == DISPLAY for stream, _, _ in param["chunks"]):
                 label += ", with displays"
+        case "cancelled":
+            label = f"no longer waited for: {param['path']}"
         case "fork":
             label = f"from {param['from']}"
         case _:

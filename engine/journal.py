@@ -128,6 +128,8 @@ class Journal:
     seen_writes: int = 0
     differing_writes: int = 0
     wake: tuple[str, int] | None = None
+    #: Calls that the code stopped waiting for.
+    cancelled: set[str] = field(default_factory=set)
 
     @classmethod
     def read(cls, records: Iterable[Promise]) -> Journal:
@@ -165,6 +167,8 @@ class Journal:
             case "timer":
                 self.timers |= {path: int(deadline) for path, deadline in param["timers"].items()}
                 self.wake = (promise.id, int(param["wake"]))
+            case "cancelled":
+                self.cancelled.add(param["path"])
             case "fork":
                 self.timers |= {path: int(deadline) for path, deadline in param["timers"].items()}
             case other:

@@ -84,8 +84,8 @@ class Handlers:
         self._tasks: set[asyncio.Task[None]] = set()
         self.scope = scope
 
-    def begin(self, execution: str, request: Request) -> Begun:
-        """Take in a call that no record knows."""
+    def begin(self, execution: str, request: Request, *, at_once: bool) -> Begun:
+        """Take in a call that no record knows; ``at_once``: one that may be repeated starts before it is recorded."""
         del execution
         running = self._running.get(request.path)
         try:
@@ -97,7 +97,7 @@ class Handlers:
             return Begun("external")
         if running is not None and running.print == request.print:
             return Begun(capability.effect, running)
-        if capability.effect == "repeat":
+        if capability.effect == "repeat" and at_once:
             return Begun("repeat", self._start(request, bound, self._perform(request, bound)))
         return Begun(capability.effect)
 
@@ -211,12 +211,32 @@ class Handlers:
             await self._until_leased()
             try:
                 return await self._call(bound.capability.handler, bound, request, retry)
-            except Exception as exc:
-                delay = policy.retry_delay(bound.capability, exc, retry)
-                if delay is None:
-                    raise
+            except Exception as exc:  # noqa: BLE001 - raised below, unless the policy knows better
+                failure = exc
+            if policy.asks_probe(bound.capability, failure):
+                found = await self._probed(request, bound, failure)
+                if not isinstance(found, CapabilityError):
+                    return found
+                failure = found
+            delay = policy.retry_delay(bound.capability, failure, retry)
+            if delay is None:
+                raise failure
             await asyncio.sleep(delay)
             retry += 1
+
+    async def _probed(self, request: Request, bound: BoundCall, failure: Exception) -> Any:
+        """Find out what became of a call whose handler gave no outcome: its reply, or a CapabilityError."""
+        try:
+            return await self._call(bound.capability.probe, bound, request, 0)
+        except NotPerformed as exc:
+            if bound.capability.is_async or not isinstance(failure, CallTimeout):
+                return exc
+            # A thread cannot be stopped: it may still act, whatever the probe has not seen yet.
+            why = "its handler still runs"
+        except Exception as exc:  # noqa: BLE001 - a probe is somebody's, and may fail in any way
+            why = str(exc)
+        msg = f"{request} gave no outcome ({failure}), and its probe cannot say whether it was performed: {why}"
+        return CallInDoubt(msg)
 
     async def _recover(self, record: CallRecord, bound: BoundCall) -> Any:
         """Settle a call whose handler is lost, by its policy, once its predecessor can act no more."""

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from perdure.engine.records import Mode
 
 __all__ = [
+    "Abandon",
     "Call",
     "Checkpoint",
     "Display",
@@ -79,6 +80,12 @@ class Call(_Message):
     entered: Entered | None = None
 
 
+class Abandon(_Message):
+    t: Literal["abandon"]
+    path: Path
+    entered: Entered | None = None
+
+
 class Output(_Message):
     t: Literal["output"]
     stream: Literal["stdout", "stderr"]
@@ -136,7 +143,7 @@ class Diverged(_Message):
 
 
 FromGuest = Annotated[
-    Ready | Restored | StreamOpened | Call | Output | Display | Idle | Done | Checkpoint | Diverged,
+    Ready | Restored | StreamOpened | Call | Abandon | Output | Display | Idle | Done | Checkpoint | Diverged,
     Field(discriminator="t"),
 ]
 

@@ -64,6 +64,12 @@ class _Answer:
 
 
 @dataclass(slots=True)
+class _GiveUp:
+    path: str
+    record: str
+
+
+@dataclass(slots=True)
 class _Writes:
     since: float
     chunks: list[list[Any]] = field(default_factory=list)
@@ -92,7 +98,7 @@ class Recorder:
         self.attempt: Attempt
         self.characters = journal.characters
         self._unrecorded: list[list[Any]] = []
-        self._queue: deque[_Start | _Answer | _Writes | _Flush] = deque()
+        self._queue: deque[_Start | _Answer | _Writes | _GiveUp | _Flush] = deque()
         self._queued = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
@@ -105,6 +111,11 @@ class Recorder:
     def busy(self) -> bool:
         """Whether something is being recorded, or is about to be."""
         return self._writing or bool(self._queue)
+
+    @property
+    def entered(self) -> list[list[Any]]:
+        """What has entered the guest since the last record."""
+        return self._unrecorded
 
     # -- what is to be recorded --------------------------------------------------
 
@@ -148,6 +159,10 @@ class Recorder:
             self._room.clear()
             await self._room.wait()
 
+    def give_up(self, path: str, record: str) -> None:
+        """Record that the code stopped waiting for an answer, and close the question."""
+        self._put(_GiveUp(path, record))
+
     def enter(self, items: list[list[Any]]) -> None:
         """Take deliveries that the guest has consumed along with the next record."""
         self._unrecorded += items
@@ -164,7 +179,7 @@ class Recorder:
             return None
         return {"at": self._journal.consumed - len(self._unrecorded), "items": list(self._unrecorded)}
 
-    def _put(self, item: _Start | _Answer | _Writes | _Flush) -> None:
+    def _put(self, item: _Start | _Answer | _Writes | _GiveUp | _Flush) -> None:
         self._queue.append(item)
         self._queued.set()
 
@@ -190,6 +205,8 @@ class Recorder:
                     await self._record_answer(item)
                 case _Writes():
                     await self._record_output(item)
+                case _GiveUp():
+                    await self._record_given_up(item)
                 case _Flush():
                     item.done.set()
 
@@ -257,6 +274,12 @@ class Recorder:
             # Whoever settled it first decided; that is what every replay will see.
             outcome = outcome_of(settled) or outcome
         await self._owner.answered_in(item.request.path, outcome)
+
+    async def _record_given_up(self, item: _GiveUp) -> None:
+        # With what made the code stop waiting, before the promise says so: a replay is not to take it for an answer.
+        await self._record({"kind": "cancelled", "path": item.path}, settled=True)
+        gone = {"type": "CallCancelled", "message": "the code stopped waiting for the answer", "data": item.path}
+        await self.attempt.settle(item.record, gone, state="rejected")
 
     async def _record_output(self, item: _Writes) -> None:
         chunks = [await self._chunk(stream, content) for stream, content in item.chunks]

@@ -25,7 +25,7 @@ from perdure.engine.refs import INLINE_LIMIT, dumped, fetched, print_of
 
 from .guests import GuestDied
 from .link import LinkClosed
-from .messages import Call, Checkpoint, Display, Diverged, Done, Idle, Output, ProtocolViolation
+from .messages import Abandon, Call, Checkpoint, Display, Diverged, Done, Idle, Output, ProtocolViolation
 from .recording import Recorder
 from .requests import request_of
 from .showing import bundle_of_display
@@ -103,9 +103,13 @@ class Run:
         self.recorder = Recorder(execution, step, journal, blobs, worker, self)
         self.waiting = Waiting(journal, self._deliver)
         self._attempt: Attempt
-        self._sent = self._taken = sum(1 for item in journal.deliveries if item[0] == "r")
+        #: Calls whose reply was sent and not consumed, and those that the code stopped waiting for.
+        self._owed: set[str] = set()
+        self._given_up: set[str] = set(journal.cancelled)
         self._held: deque[Request] = deque()
         self._idle: Idle | None = None
+        #: Calls whose replies the guest can take just now: one for a loop that does not run waits, and keeps nobody up.
+        self._awaited: frozenset[str] = frozenset()
         self._running: dict[str, Running] = {}
         self._started: dict[str, str] = {}
         self._images: asyncio.Queue[Checkpoint] = asyncio.Queue(1)
@@ -237,13 +241,16 @@ class Run:
                 self._enter(message.entered)
                 self._idle = None
                 await self._asked(message)
+            case Abandon():
+                self._enter(message.entered)
+                self._abandoned(message.path)
             case Output():
                 self._enter(message.entered)
                 self._idle = None
                 await self._wrote(message)
             case Idle():
                 self._enter(message.entered)
-                self._idle = message
+                self._idle, self._awaited = message, frozenset(message.waiting)
                 self.quiet()
             case Display():
                 self._enter(message.entered)
@@ -272,7 +279,7 @@ class Run:
     def _enter(self, entered: Entered | None) -> None:
         if entered is not None:
             new = self.journal.enter({"at": entered.at, "items": entered.items})
-            self._taken += sum(1 for item in new if item[0] == "r")
+            self._owed.difference_update(item[1] for item in new if item[0] == "r")
             self.recorder.enter(new)
 
     async def _wrote(self, output: Output) -> None:
@@ -330,6 +337,9 @@ class Run:
     async def _known(self, record: CallRecord) -> None:
         if record.delivered:
             return
+        if record.request.path in self._given_up and record.outcome is None and record.effect == "external":
+            self.recorder.give_up(record.request.path, record.id)
+            return
         if record.outcome is not None:
             await self._deliver(record.request.path, record.outcome)
         elif record.effect == "external":
@@ -341,13 +351,25 @@ class Run:
 
     async def _new(self, request: Request) -> None:
         self.calls += 1
-        begun = self.handlers.begin(self.execution, request)
+        begun = self.handlers.begin(self.execution, request, at_once=self._forced())
         if begun.refused is not None:
             self.recorder.answer(request, "refused", begun.refused, None)
         elif begun.effect == "repeat" and begun.running is not None:
             self._follow(request, begun.effect, begun.running, None)
         else:
             self.recorder.start(request, begun.effect)
+
+    def _forced(self) -> bool:
+        """Whether a replay could only ask the same again: nothing entered since the last record but what had to.
+
+        Otherwise the call's start is recorded first, with what entered, though its effect may be repeated: done again
+        after a crash it would carry another time, or follow another order, under the same idempotency key.
+        """
+        entered = self.recorder.entered
+        if not entered:
+            return True
+        others = self._owed or self._running or self.waiting.calls
+        return len(entered) == 1 and entered[0][0] == "r" and entered[0][2] == 0 and not others
 
     def _follow(self, request: Request, effect: str, running: Running, record: str | None) -> None:
         self._running[request.path] = running
@@ -364,12 +386,24 @@ class Run:
         outcome = await asyncio.shield(running.outcome)
         self.recorder.answer(request, effect, outcome, record)
 
+    def _abandoned(self, path: str) -> None:
+        """Nobody waits for that reply any more: what runs is let run, what was asked of somebody is closed."""
+        self._owed.discard(path)
+        if path not in self._given_up:
+            self._given_up.add(path)
+            record = self.waiting.calls.pop(path, None)
+            if record is not None:
+                self.recorder.give_up(path, record)
+
     # -- what the recorder says ----------------------------------------------------------
 
     def started(self, request: Request, effect: str, record: str) -> None:
         """Perform a call whose start is recorded, or wait for whoever answers it."""
         if effect == "external":
-            self.waiting.calls[request.path] = record
+            if request.path in self._given_up:
+                self.recorder.give_up(request.path, record)
+            else:
+                self.waiting.calls[request.path] = record
             return
         running = self._running.get(request.path) or self.handlers.start(self.execution, request)
         self._follow(request, effect, running, record)
@@ -384,7 +418,7 @@ class Run:
     def quiet(self) -> None:
         """Consider whether the guest is at rest: it says so, and nothing is under way here."""
         idle = self._idle
-        if idle is None or self._taken < self._sent or self.recorder.busy or self._running or idle.threads:
+        if idle is None or self._owed & self._awaited or self.recorder.busy or self._running or idle.threads:
             return
         if self.stays:
             return
@@ -411,8 +445,11 @@ class Run:
     # -- delivering --------------------------------------------------------------------
 
     async def _deliver(self, path: str, outcome: dict[str, Any]) -> None:
-        self._idle = None
-        self._sent += 1
+        if path in self._given_up:
+            return
+        if path in self._awaited:
+            self._idle = None
+        self._owed.add(path)
         self._attempt.tell(Delivering(self.execution, path))
         message: dict[str, Any] = {"t": "reply", "path": path}
         if "error" in outcome:

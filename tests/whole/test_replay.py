@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
+
+import pytest
+
+from perdure.engine.errors import AlreadySettled
 
 from .kit import World, kill_guests, opened, outcome
 
@@ -42,3 +47,40 @@ async def test_a_killed_guest_finds_the_times_it_had_read(tmp_path: Path) -> Non
         assert len(effects) <= 6
         assert effects[0] == f"look {result.value[:4]}"
         assert result.value[-1] > result.value[0]
+
+
+GIVEN_UP = """
+import asyncio
+try:
+    said = await asyncio.wait_for(ask("Quick?"), 0.3)
+except TimeoutError:
+    said = "nobody"
+slow_one = asyncio.create_task(asyncio.sleep(0, "x"))
+try:
+    await asyncio.wait_for(asyncio.shield(look("late", wait=0.6)), 0.1)
+except TimeoutError:
+    pass
+said + ask("And now?")
+"""
+
+
+async def test_a_question_that_nobody_waits_for_is_closed_and_keeps_nothing_awake(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    async with opened(tmp_path / "state", world) as client:
+        session = await client.session("given-up", grants=["look", "ask"])
+        execution = await session.submit(GIVEN_UP)
+        async with asyncio.timeout(30):
+            while (await execution.info()).state != "waiting":
+                await asyncio.sleep(0.02)
+        (waiting,) = await client.pending()
+        assert waiting.prompt == "And now?"
+        with pytest.raises(AlreadySettled):
+            await client.answer("given-up@1:s0.0", "too late")
+        kill_guests()
+        await client.answer(waiting.id, "!")
+        async with asyncio.timeout(30):
+            result = await execution.result()
+        assert result.ok, result.error
+        assert result.value == "nobody!"
+        kinds = [record.kind for record in (await execution.tree()).children[0].children]
+        assert kinds.count("cancelled") == 1

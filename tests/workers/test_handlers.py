@@ -1,6 +1,7 @@
 """What becomes of a call whose handler is lost: by its policy, and not before its predecessor can act no more."""
 
 import asyncio
+import threading
 from typing import Any
 
 import pytest
@@ -54,7 +55,7 @@ async def test_a_repeatable_effect_is_repeated_under_the_same_key() -> None:
 
     table = handlers(look)
     request = lost("look", "repeat").request
-    begun = table.begin("s@1", request)
+    begun = table.begin("s@1", request, at_once=True)
     assert begun.running is not None
     assert await outcome(begun.running) == {"value": "x"}
     table.forget("s@1", request.path)
@@ -150,7 +151,7 @@ async def test_no_handler_starts_under_a_lease_about_to_end() -> None:
 
     registry = Registry([look])
     scope = Scope("s@1", "s", "state", "born", frozenset({"look"}), 1, 1.0, lambda: left[0])
-    begun = Handlers(registry, scope, "me").begin("s@1", lost("look", "repeat").request)
+    begun = Handlers(registry, scope, "me").begin("s@1", lost("look", "repeat").request, at_once=True)
     assert begun.running is not None
     done, _ = await asyncio.wait({begun.running.outcome}, timeout=0.2)
     assert not done
@@ -167,3 +168,46 @@ async def test_a_failure_is_plain_data_without_the_hosts_paths() -> None:
     got = await outcome(handlers(bad).start("s@1", lost("bad", "unknown").request))
     assert got["error"]["type"] == "CallFailed"
     assert "/root" not in got["error"]["message"]
+
+
+@pytest.mark.parametrize("performed", [True, False])
+async def test_a_reconcilable_effect_that_gives_no_outcome_in_time_is_probed_at_once(performed: bool) -> None:
+    done: list[str] = []
+
+    async def probe(what: str) -> str:
+        if not (performed and done):
+            raise NotPerformed("no trace of it")
+        return f"{what} was done"
+
+    @capability("send", effect="reconcile", probe=probe, timeout=0.05)
+    async def send(what: str) -> str:
+        if performed:
+            done.append(what)
+            await asyncio.sleep(5)
+        if len(done) < 2:
+            done.append(what)
+            raise ConnectionError("the line is down")
+        return f"{what} done now"
+
+    table = handlers(send)
+    got = await outcome(table.start("s@1", lost("send", "reconcile").request))
+    assert got == {"value": "x was done" if performed else "x done now"}
+
+
+async def test_a_thread_that_may_still_act_is_in_doubt_whatever_its_probe_has_not_seen() -> None:
+    free = threading.Event()
+
+    def probe(what: str) -> str:
+        raise NotPerformed(f"no trace of {what}")
+
+    @capability("send", effect="reconcile", probe=probe, timeout=0.05)
+    def send(what: str) -> str:
+        free.wait(20)
+        return what
+
+    try:
+        got = await outcome(handlers(send).start("s@1", lost("send", "reconcile").request))
+    finally:
+        free.set()
+    assert got["error"]["type"] == "CallInDoubt"
+    assert "its handler still runs" in got["error"]["message"]

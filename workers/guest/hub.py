@@ -96,6 +96,12 @@ class Hub:
         """Nobody will consume the reply to that call."""
         self._mail.forget(path)
 
+    def give_up(self, path: str) -> None:
+        """The code stopped waiting for that reply; the host is told, and may close the question."""
+        self._mail.forget(path)
+        if self.execution:
+            self.send({"t": "abandon", "path": path})
+
     def wait_reply(self, asked: Asked) -> dict[str, Any]:
         """Block this thread until the reply may enter; return the outcome."""
         asked.owner = party = Waiter(REPLY, asked.path)

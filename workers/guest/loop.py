@@ -256,7 +256,7 @@ class GuestLoop(asyncio.SelectorEventLoop):
     def abandon(self, path: str) -> None:
         """Nobody waits for the reply to that call any more."""
         if self._calls.pop(path, None) is not None:
-            self.hub.forget(path)
+            self.hub.give_up(path)
 
     def deliver(self, kind: str, path: str, outcome: dict[str, Any] | None) -> None:
         self._turns = 0

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from .life import Happening, SessionState
     from .records import Event
 
-__all__ = ["Client", "Execution", "Session"]
+__all__ = ["AGAIN", "Client", "Execution", "Session"]
 
 #: The worker is found by name: this layer may not know the one above it.
 WORKER_MODULE = "perdure.workers.service"

@@ -231,6 +231,25 @@ def answer(
 
 
 @app.command()
+def fork(
+    call: Annotated[str, typer.Argument(help="The call where it leaves, as 'perdure show' names it.")],
+    name: Annotated[str, typer.Argument(help="The name of the new session.")],
+    value: Annotated[str | None, typer.Argument(help="Its answer there; without one, it is asked anew.")] = None,
+    state: State = DEFAULT_STATE,
+    *,
+    as_json: Annotated[bool, typer.Option("--json-value", help="VALUE is JSON, not a text.")] = False,
+    json: Json = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Leave (exit 75) when it waits for an answer.")] = False,
+    ask: Annotated[bool, typer.Option("--ask/--no-ask", help="Ask its questions in this terminal.")] = True,
+) -> None:
+    """Go on from a call with another answer, in a session of its own; all before it stays as it was."""
+    from .running import Choices, run_fork
+
+    choices = Choices(detach=detach, ask=ask, json=json)
+    _do(run_fork(state, call, name, value, choices, as_json=as_json))
+
+
+@app.command()
 def fail(call: str, message: str, state: State = DEFAULT_STATE) -> None:
     """Fail a call that waits; the code gets CallFailed with this message."""
     from . import looking

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "answer",
+    "answered",
     "cancel",
     "doctor",
     "fail",
@@ -169,15 +170,20 @@ async def show_output(state: Path, execution: str, offset: int, *, follow: bool,
                 stream.flush()
 
 
+def answered(value: str, *, as_json: bool) -> Any:
+    """Return an answer as it was meant. Raises BadSubmission."""
+    if not as_json:
+        return value
+    try:
+        return json_text.loads(value)
+    except ValueError as exc:
+        msg = f"the value is not JSON ({exc}); leave out --json-value to answer with a text"
+        raise BadSubmission(msg) from None
+
+
 async def answer(state: Path, call: str, value: str, *, as_json: bool) -> None:
     """Answer a call."""
-    data: Any = value
-    if as_json:
-        try:
-            data = json_text.loads(value)
-        except ValueError as exc:
-            msg = f"the value is not JSON ({exc}); leave out --json-value to answer with a text"
-            raise BadSubmission(msg) from None
+    data = answered(value, as_json=as_json)
     async with _looking(state) as client:
         await client.answer(call, data)
     typer.echo(f"answered {call}")

@@ -8,13 +8,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..client import Client
+from ..client import AGAIN, Client
 from ..errors import SessionBusy
+from ..ids import execution_id, parse_record
 from ..sessions import read_settings
 from ..settings import WorkerSettings
 from ..substrate import Substrate
 from .choosing import Choices, read_script, unfinished
 from .failing import hear_worker
+from .looking import answered
 from .offsets import Offsets
 from .showing import Following, say
 
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
     from ..client import Session
 
-__all__ = ["Choices", "opened_session", "reach_own_modules", "run_code", "run_script", "run_worker"]
+__all__ = ["Choices", "opened_session", "reach_own_modules", "run_code", "run_fork", "run_script", "run_worker"]
 
 
 def reach_own_modules() -> None:
@@ -85,6 +87,18 @@ async def run_code(state: Path, name: str, code: str, choices: Choices) -> int:
 async def opened_session(client: Client, name: str, choices: Choices) -> Session:
     """Return the session that was chosen, set as was chosen. Raises SettingsRefused, UnknownGrant."""
     return await client.session(name, grants=await _granted(client, name, choices), **choices.settings())
+
+
+async def run_fork(state: Path, call: str, name: str, answer: str | None, choices: Choices, *, as_json: bool) -> int:
+    """Fork a session at a call, and follow what becomes of it; returns the exit code."""
+    reach_own_modules()
+    given = answered(answer, as_json=as_json) if answer is not None else AGAIN
+    async with Client.open(state, create=False) as client:
+        source = await client.session(parse_record(call).execution.session, create=False)
+        forked = await source.fork(at=call, answer=given, name=name)
+        execution = client.execution(execution_id(forked.name, 1))
+        say(f"{execution.id} goes on from {call}", choices)
+        return await Following(client, execution, choices, Offsets(state), value=True).to_the_end()
 
 
 async def _granted(client: Client, name: str, choices: Choices) -> list[str] | None:

@@ -30,6 +30,7 @@ BENCHES: dict[str, str] = {
     "execution": "perdure.engine.bench.execution:bench_execution",
     "store": "perdure.engine.bench.store:bench_store",
     "guest": "perdure.workers.bench.guest:bench_guest",
+    "replay": "perdure.workers.bench.replay:bench_replay",
 }
 
 

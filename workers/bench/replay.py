@@ -1,0 +1,131 @@
+"""Replay: what it costs to find out again what is recorded, and what it costs to record readings of the clock."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from perdure.capabilities import capability
+from perdure.engine import Client
+from perdure.engine.bench.yardstick import Rows, commit_times, fresh, row
+
+if TYPE_CHECKING:
+    from perdure.engine.client import Session
+
+__all__ = ["bench_replay"]
+
+#: Calls recorded when the guest is killed; the time to be back is to grow with them and no faster.
+LENGTHS = (100, 1_000, 3_000)
+#: What a replayed call may take (s).
+PER_CALL = 0.0002
+#: Readings of the clock in a loop.
+READINGS = 1_000_000
+#: Calls with a reading before each.
+STAMPED = 300
+
+_KILLED: dict[str, float] = {}
+
+
+@capability("bench.step", effect="repeat")
+async def _step(n: int) -> int:
+    """Do nothing."""
+    return n
+
+
+@capability("bench.kill", effect="repeat")
+async def _kill(what: str) -> None:
+    """Kill the guest that asks, once."""
+    if what not in _KILLED:
+        _KILLED[what] = time.perf_counter()
+        for guest in _guests(os.getpid(), b""):
+            os.kill(guest, signal.SIGKILL)
+
+
+@capability("bench.back", effect="repeat")
+async def _back(what: str) -> float:
+    """Say how long ago that was: the guest that asks has come as far as the killed one."""
+    return time.perf_counter() - _KILLED[what]
+
+
+def _guests(process: int, command: bytes) -> list[int]:
+    """Return what was forked, not started, beneath a process: guests of a zygote."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError, IndexError):
+            if status.read_text().rpartition(")")[2].split()[1] != str(process):
+                continue
+            own = status.with_name("cmdline").read_bytes()
+            forked = own == command and b"_perdure_guest.zygote" in own
+            found += [int(status.parent.name)] if forked else []
+            found += _guests(int(status.parent.name), own)
+    return found
+
+
+async def bench_replay(folder: Path) -> Rows:
+    """Time a replay by the calls recorded before it, and code that reads the clock."""
+    rows: Rows = []
+    commit = median(commit_times(fresh(folder, "yardstick")))
+    async with Client.open(folder / "state", capabilities=[_step, _kill, _back]) as client:
+        session = await client.session("replay", grants=["bench.step", "bench.kill", "bench.back"])
+        await _value(session, "1")
+        took = [await _replayed(session, length) for length in LENGTHS]
+        rows += [
+            row(f"back after SIGKILL, {length} calls recorded", seconds, "0.2 ms a call", PER_CALL * length, "<= 1")
+            for length, seconds in zip(LENGTHS, took, strict=True)
+        ]
+        each = [(b - a) / (m - n) for a, b, n, m in zip(took, took[1:], LENGTHS, LENGTHS[1:], strict=False)]
+        rows.append(row("one replayed call", each[-1], "0.2 ms", PER_CALL, "<= 1"))
+        ends = f"one replayed call, of {LENGTHS[-2]} to {LENGTHS[-1]}"
+        rows.append(row(ends, each[-1], f"of {LENGTHS[0]} to {LENGTHS[1]}", each[0], "<= 1.2"))
+        rows += await _clock(session, commit)
+    return rows
+
+
+async def _value(session: Session, code: str) -> Any:
+    result = await (await session.submit(code)).result()
+    if not result.ok:
+        raise RuntimeError(f"the benchmark's code failed: {result.error}")
+    return result.value
+
+
+async def _replayed(session: Session, calls: int) -> float:
+    """Return the seconds from the kill of a guest until its successor has come as far."""
+    code = f"for n in range({calls}): bench.step(n)\nbench.kill('{calls}')\nbench.back('{calls}')"
+    return float(await _value(session, code))
+
+
+async def _clock(session: Session, commit: float) -> Rows:
+    loop = (
+        "import time\nbegan = time.perf_counter()\nfor _ in range({count}): {what}()\n"
+        "(time.perf_counter() - began) / {count}"
+    )
+    read = await _value(session, loop.format(count=READINGS, what="time.time"))
+    real = await _value(session, loop.format(count=READINGS, what="time.monotonic"))
+    stamped = (
+        "import time\nbegan = time.perf_counter()\nfor n in range({count}): {stamp}; bench.step(n)\n"
+        "(time.perf_counter() - began) / {count}"
+    )
+    with_stamp = await _value(session, stamped.format(count=STAMPED, stamp="time.time()"))
+    without = await _value(session, stamped.format(count=STAMPED, stamp="None"))
+    code = f"import time\nfor _ in range({READINGS}): time.time()\nbench.step(0)"
+    execution = await session.submit(code)
+    await execution.result()
+    records = (await execution.tree()).children[0].children
+    entered = sum(len(str((record.param or {}).get("entered", ""))) for record in records)
+    return [
+        row("time.time() in a loop", read, "time.monotonic(), which is not recorded", real, "<= 1.5"),
+        row("a call after a reading of the clock", with_stamp, "a call without", without, "<= 2"),
+        row(
+            f"journal of {READINGS} readings, KiB as ms",
+            entered / 1024 / 1000,
+            "64 KiB",
+            64 / 1000,
+            "<= 1",
+        ),
+        row("one durable SQLite commit", commit, "itself", commit, "= 1"),
+    ]

@@ -129,7 +129,7 @@ async def test_a_broken_variant_is_caught(lanes: dict[bool, Lane], name: str) ->
     program = {**PROGRAMS, **UNLIKE}[case.program]
     lane = lanes[case.powerless]
     await lane.renew(name)
-    before = await undisturbed(lane, {}, case.program)
+    before = await lane.play(program, Case(case.program, "undisturbed"))
     played = await lane.play(program, case)
     assert len(played.acts) == len(case.orders), "a boundary was not reached: the case proved nothing"
     assert {kind for kind, _ in judge(program, before, played, case)} & set(kinds)

@@ -75,6 +75,23 @@ order
         check=told_as_it_went,
     ),
     Program(
+        "answers_shown",
+        (
+            """
+import asyncio
+order = []
+async def one(n):
+    order.append(await ask(f"q{n}"))
+    print("got", order[-1])
+await asyncio.gather(*map(one, range(3)))
+order
+""",
+        ),
+        {f"q{n}": f"a{n}" for n in range(3)},
+        free=True,
+        check=told_as_it_went,
+    ),
+    Program(
         "a_question_beside_calls",
         (
             """

@@ -29,7 +29,7 @@ CONTROLS: dict[str, tuple[Callable[[], None], Case, tuple[str, ...]]] = {}
 
 
 #: Seconds after which a blob is stored in the variant that gives out its reference first.
-LATE = 0.5
+LATE = 30.0
 
 
 def apply(name: str) -> None:
@@ -209,13 +209,13 @@ rooms.Guest._restore = reseeding
 # -- outcomes ------------------------------------------------------------------------
 
 
-@caught_by("one_call", ("1 s0.0 settling", 1, "worker"), shown_as=("duplicate",))
+@caught_by("one_call", ("1 call main.0 settling", 1, "worker"), shown_as=("duplicate",))
 def unknown_repeated() -> None:
     """A call that may not be repeated is, when its outcome was lost."""
     replace(policy, "recovery", lambda _: lambda _effect: "repeat")
 
 
-@caught_by("booked_once", ("1 s0.0 settling", 1, "worker"), shown_as=("duplicate",))
+@caught_by("booked_once", ("1 call main.0 settling", 1, "worker"), shown_as=("duplicate",))
 def no_probe() -> None:
     """A call that can be looked up is performed again instead."""
     replace(policy, "recovery", lambda right: lambda effect: "repeat" if effect == "reconcile" else right(effect))

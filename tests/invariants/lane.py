@@ -307,7 +307,7 @@ class Playing:
                     await self._answer(id)
                 await lane.worker()
             await self._act(ended)
-            if self._program.answers and self._case.waiting != "dead":
+            if self._program.answers and (self._case.waiting != "dead" or self._read == len(self._case.orders)):
                 await self._answer(id)
             lane.died.clear()
             if lane.living("a") is None:

@@ -45,7 +45,7 @@ STORM: tuple[Order, ...] = (
 )
 
 SINGLE = [
-    Case("calls_in_order", "kill guest", (("1 s0.0 settled", 1, "guest"),)),
+    Case("calls_in_order", "kill guest", (("1 call main.0 settled", 1, "guest"),)),
     Case("calls_in_order", "kill worker", (("1 call main.0 start recorded", 1, "worker"),)),
     Case("a_large_namespace", "kill in checkpoint", (("1 imaged", 1, "worker"), ("1 stored", 1, "worker"))),
     Case("files_in_the_workspace", "kill in checkpoint", (("2 stored", 1, "guest"), ("2 s0 settled", 1, "worker"))),

@@ -69,6 +69,14 @@ class Orders:
             steps = []
         return cls(path, steps)
 
+    def paths(self) -> dict[str, str]:
+        """Return the lineage paths of calls by record, whichever worker recorded them."""
+        try:
+            lines = self.path.with_suffix(".calls").read_text().splitlines()
+        except FileNotFoundError:
+            return {}
+        return {id: path for id, _, path in (line.partition(" ") for line in lines)}
+
     def due(self, label: str) -> str:
         """Return the action that is due at this event, noted as carried out; empty if there is none."""
         if not self.steps:
@@ -128,7 +136,9 @@ class Observed:
             orders = self._orders[session] = Orders.of(self._folder, session)
         if isinstance(event, events.Launched):
             orders.guest = event.pid
-        label = f"{number} {name_of(event)}"
+        label = f"{number} {name_of(event, orders.paths())}"
+        if isinstance(event, events.Recorded) and event.kind == "call":
+            append(orders.path.with_suffix(".calls"), f"{event.id} {event.param['path']}\n")
         append(orders.path.with_suffix(".trace"), f"{os.getpid()} {label}\n")
         action = orders.due(label)
         if action:
@@ -203,22 +213,29 @@ NAMES: dict[type[events.Event], str] = {
 }
 
 
-def name_of(event: events.Event) -> str:
-    """Return the label of an event: alike in every run of a program, as far as the program is."""
+def name_of(event: events.Event, paths: dict[str, str]) -> str:
+    """Return the label of an event: alike in every run of a program, as far as the program is.
+
+    ``paths`` are the calls recorded so far, by record: their numbers depend on how output was batched.
+    """
     match event:
         case events.Recording(_, id, kind, param):
             return f"{_name_of_record(id, kind, param)} recording"
         case events.Recorded(_, id, kind, param):
             return f"{_name_of_record(id, kind, param)} recorded"
         case events.Settling(_, id):
-            return f"{id.partition(':')[2]} settling"
+            return f"{_name_of_settled(id, paths)} settling"
         case events.Settled(_, id):
-            return f"{id.partition(':')[2]} settled"
+            return f"{_name_of_settled(id, paths)} settled"
         case events.Delivering(_, path):
             return f"call {path} delivering"
         case events.Delivered(_, path):
             return f"call {path} delivered"
     return NAMES[type(event)]
+
+
+def _name_of_settled(id: str, paths: dict[str, str]) -> str:
+    return f"call {paths[id]}" if id in paths else id.partition(":")[2]
 
 
 def _name_of_record(id: str, kind: str, param: Any) -> str:
@@ -236,7 +253,7 @@ async def run(config: Config, ready: int) -> None:
     observed = Observed(config)
     substrate = Substrate.embedded(config.state)
     if config.elsewhere:
-        another_machine(substrate, config.path / "elsewhere")
+        another_machine(substrate, config.path / "elsewhere" / Path(config.state).name)
     observed.listen(substrate.source)
     settings = WorkerSettings(
         lease_seconds=config.lease,
@@ -259,6 +276,7 @@ def another_machine(substrate: Substrate, root: Path) -> None:
     folder = type(substrate.folder)(root)
     for each in (folder.workspaces, folder.run):
         each.mkdir(parents=True, exist_ok=True)
+    (root / "key").write_bytes(substrate.folder.key())
     substrate.folder = folder
 
 

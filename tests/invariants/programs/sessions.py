@@ -53,7 +53,12 @@ sure(log.read_text().replace("\\n", ","))
     Program(
         "a_large_namespace",
         (
-            "data = {i: str(i) * 3 for i in range(20_000)}\nlook(len(data))",
+            """
+import random
+data = {i: str(i) * 3 for i in range(20_000)}
+noise = random.Random(1).randbytes(300_000)
+look(len(data))
+""",
             "data[5] = sure('x')\nblob = bytes(200_000)\nlen(blob)",
             "(len(data), data[5], data[19_999], len(blob), look('end'))",
         ),

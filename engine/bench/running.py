@@ -31,6 +31,7 @@ BENCHES: dict[str, str] = {
     "store": "perdure.engine.bench.store:bench_store",
     "guest": "perdure.workers.bench.guest:bench_guest",
     "replay": "perdure.workers.bench.replay:bench_replay",
+    "spawn": "perdure.workers.bench.spawn:bench_spawn",
 }
 
 

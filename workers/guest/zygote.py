@@ -18,6 +18,7 @@ import select
 import signal
 import socket
 import sys
+import sysconfig
 from typing import Any, NoReturn
 
 from . import confine, confine_kernel, confine_namespaces, entropy, wallclock
@@ -65,6 +66,8 @@ class Zygote:
         wallclock.take_over()
         names, failed = self._preload(order["preload"])
         self._own_processes, why = _own_processes(wanted=order["own_processes"])
+        # Loads a megabyte of constants, which each guest would hold for itself.
+        sysconfig.get_paths()
         gc.collect()
         gc.freeze()
         version = ".".join(map(str, sys.version_info[:3]))

@@ -49,6 +49,12 @@ def may_repeat(outside: Outside) -> list[Capability]:
         await outside.ask("act", "look", what, key, ctx, behind)
         return what
 
+    @capability("stamp", effect="repeat", timeout=1.0)
+    async def stamp(what: str, value: Any, *, key: str, ctx: CallContext) -> Any:
+        """Reply with a value that differs from run to run, under a name that does not."""
+        await outside.ask("act", "stamp", what, key, ctx)
+        return value
+
     @capability("number", effect="repeat", timeout=1.0)
     async def number(*, key: str, ctx: CallContext) -> int:
         """Requests are all alike, and the reply says whose it is: a hundred for each birth, one for each call."""
@@ -76,7 +82,7 @@ def may_repeat(outside: Outside) -> list[Capability]:
         asyncio.run(_spare(outside.ask("act", "plain", what, key, ctx)))
         return what
 
-    return [look, number, refuse, large, plain]
+    return [look, stamp, number, refuse, large, plain]
 
 
 async def _spare(work: Any) -> Any:

@@ -206,6 +206,18 @@ rooms.Guest._restore = reseeding
     )
 
 
+@caught_by("the_clock_in_requests", ("1 call main.1 delivered", 1, "guest"), shown_as=("divergence",))
+def the_clock_not_recorded() -> None:
+    """A replay reads the time that it is."""
+    break_guest(
+        """
+from _perdure_guest import wallclock
+begin = wallclock.WallClock.begin
+wallclock.WallClock.begin = lambda self, execution, items: begin(self, execution, ())
+"""
+    )
+
+
 # -- outcomes ------------------------------------------------------------------------
 
 

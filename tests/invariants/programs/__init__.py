@@ -1,11 +1,13 @@
 """The corpus, by name."""
 
-from . import concurrent, incidents, sequential, sessions, threads, waiting
+from . import concurrent, incidents, sequential, sessions, threads, times, waiting
 
 __all__ = ["PROGRAMS", "UNLIKE"]
 
 _ALL = [
-    program for module in (sequential, concurrent, threads, waiting, sessions, incidents) for program in module.PROGRAMS
+    program
+    for module in (sequential, concurrent, threads, times, waiting, sessions, incidents)
+    for program in module.PROGRAMS
 ]
 
 PROGRAMS = {program.name: program for program in _ALL}

@@ -40,8 +40,8 @@ check: setup ## lint, formatting, types
 test: setup ## run the tests, JOBS at a time: make test ARGS='-k store' JOBS=1
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
-grid: setup ## kill real processes at every recorded boundary: hours
-	$(BIN)/python -m pytest -m grid $(ARGS)
+grid: setup ## kill real processes at every recorded boundary: hours; goes on where it was
+	$(BIN)/python -m tests.invariants $(ARGS)
 
 hammer: setup ## the store and commits, by thousands of kills, wake-ups and histories: an hour
 	PERDURE_KILLS=3000 PERDURE_ROUNDS=10000 PERDURE_HISTORIES=2000 PERDURE_COMMIT_KILLS=0 \

@@ -21,8 +21,8 @@ from .programs import PROGRAMS
 from .progress import Done, Progress, table
 from .scenarios import cases
 
-#: Cases after which a lane begins anew with an empty state, so that what is tested is not how old states are.
-CASES_OF_A_STATE = 100
+#: Cases of one program that are played in a row, in a state of their own.
+CASES_IN_A_ROW = 40
 
 
 def main() -> int:
@@ -64,29 +64,31 @@ async def lanes(options: argparse.Namespace) -> None:
 
 
 async def play(options: argparse.Namespace, progress: Progress) -> None:
-    """Play this lane's share: the programs are dealt out, so that each is played undisturbed once a lane."""
+    """Play this lane's share, some cases of one program after some of another, until all are played."""
     until = time.monotonic() + options.minutes * 60
-    done = progress.read()
-    before = {name for name, each in done.items() if not (options.again and each.wrong)}
-    programs = list(PROGRAMS.values())[options.lane :: options.lanes]
+    known = progress.read()
+    done = {name for name, each in known.items() if not (options.again and each.wrong)}
+    todo = list(PROGRAMS.values())[options.lane :: options.lanes]
+    # Another order every time: a grid that is stopped and started often comes to every program all the same.
+    random.Random(len(known)).shuffle(todo)
     calm: dict[str, Played] = {}
-    todo: list[Case] = []
     with tempfile.TemporaryDirectory(prefix="perdure-grid-") as folder:
         async with opened(Path(folder) / "lane") as lane:
-            for program in programs:
-                played = await _case(lane, Case(program.name, "undisturbed"), None, options, progress)
-                calm[program.name] = played
-                todo += [case for case in cases(program, played) if options.only in case.name]
-            todo = [case for case in todo if case.name not in before]
-            random.Random(options.lane).shuffle(todo)
-            for number, case in enumerate(todo):
-                if number % CASES_OF_A_STATE == 0:
-                    if _all_kills(progress) >= options.kills:
-                        return
-                    await lane.renew()
-                await _case(lane, case, calm[case.program], options, progress)
-                if time.monotonic() > until:
-                    return
+            while todo and time.monotonic() < until and _all_kills(progress) < options.kills:
+                program = todo.pop(0)
+                await lane.renew()
+                if program.name not in calm:
+                    calm[program.name] = await _case(lane, Case(program.name, "undisturbed"), None, options, progress)
+                left = [case for case in cases(program, calm[program.name]) if case.name not in done]
+                left = [case for case in left if options.only in case.name]
+                random.Random(program.name).shuffle(left)
+                for case in left[:CASES_IN_A_ROW]:
+                    done.add(case.name)
+                    await _case(lane, case, calm[program.name], options, progress)
+                    if time.monotonic() > until:
+                        break
+                if len(left) > CASES_IN_A_ROW:
+                    todo.append(program)
 
 
 def _all_kills(progress: Progress) -> int:

@@ -1,4 +1,4 @@
-"""A disk that is full or fails while a checkpoint is written: the execution goes on when it can, and nothing is done twice."""
+"""A disk that is full or fails while a checkpoint is written: the execution goes on when it can, and nothing twice."""
 
 from __future__ import annotations
 

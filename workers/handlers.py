@@ -162,7 +162,11 @@ class Handlers:
     def _start(self, request: Request, bound: BoundCall, work: Coroutine[Any, Any, Any]) -> Running:
         running = Running(request.print, asyncio.get_running_loop().create_future())
         self._running[request.path] = running
-        task = asyncio.create_task(self._outcome(running, bound.capability, work))
+        # Begun at once: one that needs no wait is over before anybody has to be woken for it.
+        loop = asyncio.get_running_loop()
+        task = asyncio.Task(self._outcome(running, bound.capability, work), loop=loop, eager_start=True)
+        if task.done():
+            return running
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return running

@@ -375,7 +375,10 @@ class Run:
         self._running[request.path] = running
         if record is not None:
             self._started[request.path] = record
-        self._spawn(self._await_outcome(request, effect, running, record))
+        if running.outcome.done() and not running.outcome.cancelled():
+            self.recorder.answer(request, effect, running.outcome.result(), record)
+        else:
+            self._spawn(self._await_outcome(request, effect, running, record))
 
     async def _await_outcome(self, request: Request, effect: str, running: Running, record: str | None) -> None:
         if record is None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from perdure.engine.durable import AttemptLost, now_ms
 from perdure.engine.events import Launched
-from perdure.engine.ids import cancel_id, record_id, step_id
+from perdure.engine.ids import cancel_id, parse_record, record_id, step_id
 from perdure.engine.journal import Journal, JournalDamaged
 from perdure.engine.records import ErrorInfo, Result
 from perdure.engine.refs import fetched
@@ -236,7 +236,10 @@ class Tenure:
         return await self._ending.fail(self._step, base, await self._records(), run, status, reason, stop)
 
     async def _records(self) -> list[Promise]:
-        """List the step's records by asking for one after another, several at a time."""
+        """List the step's records by asking for one after another, several at a time, where they cannot be listed."""
+        listed = await self._services.substrate.scan(step_id(self._attempt.id, self._step) + ".")
+        if listed is not None:
+            return sorted(listed, key=lambda promise: parse_record(promise.id).number)
         records: list[Promise] = []
         ahead = 1
         while True:

@@ -8,7 +8,7 @@ import contextlib
 import importlib
 import secrets
 from keyword import iskeyword
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import ValidationError
 
@@ -330,6 +330,7 @@ class Session:
         atomic: bool = False,
         seconds: float | None = None,
         wait: bool = False,
+        on_divergence: Literal["fail", "fork"] = "fail",
     ) -> Execution:
         """Hand in code; returns once it is durably accepted.
 
@@ -337,7 +338,9 @@ class Session:
         ``strategy`` says how they meet those that are there (``overwrite``, ``preserve``, ``smart``), ``source`` where
         they come from; ``result.merged`` tells what they changed. ``atomic``: if the code fails, the session is what it
         was before (effects outside are not undone). ``seconds`` bounds the run. ``wait`` waits while another execution
-        holds the session. Raises BadSubmission, FileRefused, SessionBusy, NotPlain.
+        holds the session. ``on_divergence``: where a replay does something else than the first run, the execution
+        fails; with "fork" another session goes on there, named in the error's data.
+        Raises BadSubmission, FileRefused, SessionBusy, NotPlain.
         """
         check_code(code, filename)
         substrate = self._client.substrate
@@ -360,6 +363,7 @@ class Session:
                     atomic=atomic,
                     seconds=checked_seconds(seconds),
                     nonce=nonce,
+                    on_divergence=on_divergence,
                 )
                 made = await self._claim(last + 1, submission)
                 if made is not None:

@@ -145,6 +145,8 @@ class Submission(BaseModel):
     seconds: Annotated[float, Field(gt=0)] | None = None
     flags: dict[str, Any] = {}
     fork: ForkPoint | None = None
+    #: Where a replay does something else the execution fails, and with "fork" another session goes on there.
+    on_divergence: Literal["fail", "fork"] = "fail"
     nonce: str = ""
 
 

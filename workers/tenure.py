@@ -22,6 +22,7 @@ from perdure.engine.refs import fetched
 from perdure.engine.sessions import seed_of
 
 from .deaths import Deaths
+from .divergences import divergence_error
 from .endings import Ending, succeeded
 from .guests import GuestDied, GuestFailed, WorkspaceTaken
 from .link import LinkClosed
@@ -201,13 +202,7 @@ class Tenure:
 
     async def _diverged(self, run: Run, found: Divergence) -> Result:
         await run.guest.kill("its replay diverged")
-        error = ErrorInfo(
-            type="ReplayDivergence",
-            module="perdure",
-            message=str(found),
-            line=found.line,
-            data={"path": found.path, "expected": found.expected, "got": found.got},
-        )
+        error = await divergence_error(self._services, run, found, self._job.submission.on_divergence)
         return await self._fail(run, "diverged", error)
 
     async def _suspend(self, run: Run, end: Resting) -> Result:

@@ -155,3 +155,33 @@ async def test_what_cannot_be_forked_is_said(tmp_path: Path) -> None:
             await session.fork(at="analysis@9:s0.0", name="what-if")
         with pytest.raises(ForkRefused):
             await session.fork(at="other@1:s0.0", name="what-if")
+
+
+@pytest.mark.parametrize("choice", ["fail", "fork"])
+async def test_where_a_replay_does_something_else_the_caller_may_have_it_forked(tmp_path: Path, choice: Any) -> None:
+    world = World(tmp_path)
+    code = "import os\npay('a')\nflag = os.path.exists('../../flag')\nlook('b' if flag else 'x')\npay('c')\nflag"
+
+    def kill(what: str) -> None:
+        if what == "pay c":
+            world.on_effect = lambda _: None
+            (tmp_path / "state" / "flag").touch()
+            kill_guests()
+
+    world.on_effect = kill
+    async with opened(tmp_path / "state", world) as client:
+        session = await client.session("s", grants=["pay", "look"], isolation="process")
+        execution = await session.submit(code, on_divergence=choice)
+        async with asyncio.timeout(30):
+            result = await execution.result()
+        assert result.status == "diverged"
+        assert result.error is not None
+        assert result.error.data["call"] == "s@1:s0.1"
+        if choice == "fail":
+            assert "perdure fork s@1:s0.1 NAME" in result.error.message
+            assert world.effects() == ["pay a", "look x", "pay c"]
+            return
+        async with asyncio.timeout(30):
+            forked = await client.execution(result.error.data["fork"]).result()
+        assert forked.value is True
+        assert world.effects() == ["pay a", "look x", "pay c", "look b", "pay c"]

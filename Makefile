@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export UV_PROJECT_ENVIRONMENT := $(VENV)
 
-.PHONY: all help setup demo run bench check test grid hammer python docs clean
+.PHONY: all help setup demo run bench check test grid fuzz-frames hammer python docs clean
 .DELETE_ON_ERROR:
 
 all: setup help
@@ -49,6 +49,9 @@ hammer: setup ## the store and commits, by thousands of kills, wake-ups and hist
 
 python: setup ## compare with CPython at length: restores between statements, its own tests, popular packages
 	$(BIN)/python -m pytest -m python $(ARGS)
+
+fuzz-frames: setup ## fuzz what the host makes of a guest's bytes, by coverage (needs atheris)
+	$(BIN)/python -m tests.workers.fuzz_frames -max_total_time=$(or $(SECONDS),600) -max_len=4096
 
 docs: setup ## check the links, names and examples of the documentation
 	$(BIN)/python -m pytest -m docs

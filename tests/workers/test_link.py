@@ -9,7 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perdure.workers.link import MAX_FRAME, MAX_STREAMS, Link, LinkClosed
+from perdure.workers import frames
+from perdure.workers import link as link_module
+from perdure.workers.frames import MAX_FRAME, MAX_STREAM, MAX_STREAMS, Frames
+from perdure.workers.link import Link, LinkClosed
 from perdure.workers.messages import Output, ProtocolViolation
 
 WRITE = {"t": "output", "stream": "stdout", "text": "hello"}
@@ -67,6 +70,10 @@ async def test_a_message_is_heard_however_it_is_cut() -> None:
         pytest.param(message(t="call", path="", name="x"), id="an empty path"),
         pytest.param(message(t="call", path="x" * 5000, name="x"), id="a path without end"),
         pytest.param(message(t="idle", waiting=[], timers=[["a", "soon"]], consumed=0), id="a timer without a time"),
+        pytest.param(
+            b"".join(message(t="stream", id=n, size=MAX_STREAM // 2) for n in range(1, 4)), id="too much in all streams"
+        ),
+        pytest.param(message(t="stream", id=1, size=1) + chunk(1, b"") * 2, id="a chunk without content"),
         pytest.param(frame(1, b"\0\0"), id="a chunk too short to name its stream"),
         pytest.param(chunk(1, b"data"), id="a chunk of a stream nobody opened"),
         pytest.param(message(t="stream", id=1, size=2) + chunk(1, b"abc"), id="more than was announced"),
@@ -109,3 +116,127 @@ def test_arbitrary_bytes_are_heard_or_refused_and_nothing_else(said: bytes) -> N
             await hear(said, cut=True)
 
     asyncio.run(run())
+
+
+async def over_pair() -> tuple[Link, socket.socket]:
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    return await Link.over(ours), theirs
+
+
+async def drip(theirs: socket.socket, data: bytes) -> None:
+    for byte in data:
+        theirs.send(bytes([byte]))
+        await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("dripping", [False, True], ids=["half a frame and silence", "a byte at a time"])
+async def test_a_frame_has_its_time(monkeypatch: pytest.MonkeyPatch, dripping: bool) -> None:
+    monkeypatch.setattr(link_module, "FRAME_TIMEOUT", 0.2)
+    link, theirs = await over_pair()
+    said = message(**WRITE)
+    theirs.send(said[: len(said) // 2])
+    slowly = asyncio.create_task(drip(theirs, said[len(said) // 2 :] if dripping else b""))
+    with pytest.raises(ProtocolViolation, match="not finished"):
+        await link.receive()
+    slowly.cancel()
+    await asyncio.gather(slowly, return_exceptions=True)
+    theirs.close()
+    link.close()
+
+
+async def test_a_guest_that_is_stopped_in_the_middle_of_a_frame_has_all_the_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(link_module, "FRAME_TIMEOUT", 0.02)
+    link, theirs = await over_pair()
+    link.frozen = True
+    said = message(**WRITE)
+    theirs.send(said[:9])
+    receiving = asyncio.create_task(link.receive())
+    await asyncio.sleep(0.2)
+    theirs.send(said[9:])
+    assert isinstance(await receiving, Output)
+    theirs.close()
+    link.close()
+
+
+async def test_a_message_is_not_lost_when_its_reader_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link_module, "TURN", 2)
+    link, theirs = await over_pair()
+    said = b"".join(message(t="output", stream="stdout", text=str(number)) for number in range(20))
+    heard: list[str] = []
+    for at in range(0, len(said), 7):
+        theirs.send(said[at : at + 7])
+        receiving = asyncio.create_task(link.receive())
+        for _ in range(at % 4):
+            await asyncio.sleep(0)
+        receiving.cancel()
+        (got,) = await asyncio.gather(receiving, return_exceptions=True)
+        heard += [got.text] if isinstance(got, Output) else []
+    while len(heard) < 20:
+        got = await link.receive()
+        assert isinstance(got, Output)
+        heard.append(got.text)
+    assert heard == [str(number) for number in range(20)]
+    theirs.close()
+    link.close()
+
+
+def test_a_flood_of_frames_ends_whoever_makes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frames, "MAX_FRAMES", 50)
+    flood = Frames()
+    flood.feed(message(**WRITE) * 200)
+    for _ in range(50):
+        assert flood.next(100.0) is not None
+    with pytest.raises(ProtocolViolation, match="frames within"):
+        flood.next(100.0)
+    patient = Frames()
+    patient.feed(message(**WRITE) * 200)
+    assert all(patient.next(number * 1.0) is not None for number in range(200))
+
+
+async def test_others_have_their_turn_beside_a_flood() -> None:
+    link, theirs = await over_pair()
+    theirs.setblocking(True)
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    theirs.sendall(message(**WRITE) * 1000)
+    beside = asyncio.create_task(other())
+    for _ in range(1000):
+        await link.receive()
+    beside.cancel()
+    assert turns >= 10
+    theirs.close()
+    link.close()
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.sampled_from([message(**WRITE), message(t="stream", id=1, size=6), chunk(1, b"abc"), b"\0"])), st.data()
+)
+def test_what_is_said_does_not_depend_on_where_it_is_cut(said: list[bytes], data: st.DataObject) -> None:
+    whole = b"".join(said)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)))))
+    pieces = [whole[start:end] for start, end in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
+    assert outcome([whole]) == outcome(pieces)
+
+
+def outcome(pieces: list[bytes]) -> list[str]:
+    """What is heard in pieces, and how it ends."""
+    heard: list[str] = []
+    parser = Frames()
+    try:
+        for piece in pieces:
+            parser.feed(piece)
+            while (got := parser.next(0.0)) is not None:
+                heard.append(repr(got))
+    except ProtocolViolation as problem:
+        heard.append(str(problem))
+    return heard

@@ -17,6 +17,7 @@ __all__ = [
     "execution_id",
     "parse_execution",
     "parse_record",
+    "parse_step",
     "record_id",
     "session_name",
     "settings_id",
@@ -81,6 +82,11 @@ def parse_record(text: str) -> RecordId:
         msg = f"{text!r} is not the id of a call: they look like analysis@4:s0.2 (perdure pending lists them)"
         raise InvalidName(msg)
     return RecordId(ExecutionId(match[2], int(match[3])), int(match[4]), int(match[5]))
+
+
+def parse_step(text: str) -> int:
+    """Return the number of a step from its id, or raise InvalidName."""
+    return parse_record(f"{text}.0").step
 
 
 def settings_id(session: str, version: int) -> str:

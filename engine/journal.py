@@ -196,6 +196,16 @@ class Journal:
         """Whether a recorded call has not been asked again yet."""
         return self.unasked > 0
 
+    @property
+    def to_ask(self) -> int:
+        """How many recorded calls the guest will ask again; it ends no step before."""
+        return self.unasked
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything recorded has come again: only then the step may end."""
+        return not self.unasked and self.seen_writes >= len(self.writes)
+
     def ask(self, request: Request) -> CallRecord | Divergence | None:
         """Match a request of the guest: its record, a divergence, or None if no record knows it."""
         call = self.calls.get(request.path)

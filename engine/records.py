@@ -25,6 +25,7 @@ __all__ = [
     "NameReport",
     "OutputEvent",
     "PendingCall",
+    "Prevented",
     "Result",
     "SessionInfo",
     "Status",
@@ -36,7 +37,9 @@ __all__ = [
 ]
 
 #: How an execution ended. ``ok``, and ``exit`` with code 0, are successes; ``refused`` and ``busy``: nothing ran.
-Status = Literal["ok", "error", "exit", "cancelled", "diverged", "crashed", "timeout", "refused", "busy", "failed"]
+Status = Literal[
+    "ok", "error", "exit", "cancelled", "diverged", "state_lost", "crashed", "timeout", "refused", "busy", "failed"
+]
 
 
 #: How the code ran, as its guest saw it before running it: a hint for people.
@@ -72,6 +75,13 @@ class NameReport(_Data):
     status: Literal["kept", "rebuilt", "lost"] = "kept"
     why: str = ""
     where: str = ""
+
+
+class Prevented(_Data):
+    """Why a step could not end inside the execution, and the line from which on."""
+
+    what: str
+    line: int | None = None
 
 
 class Timings(_Data):
@@ -116,6 +126,11 @@ class Result(_Data):
     rolled_back: bool = False
     lost: tuple[NameReport, ...] = ()
     left: tuple[str, ...] = ()
+    #: State of libraries and of the process that the code changed, and the next execution may not find.
+    changed: tuple[str, ...] = ()
+    #: Steps that were settled before the end: what came before the last of them never runs again.
+    commits: int = 0
+    prevented: tuple[Prevented, ...] = ()
     notes: tuple[str, ...] = ()
     isolation: str = "unknown"
     #: The walls around the guest, and those that could not be had and were not insisted on, with why.

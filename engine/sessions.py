@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from .durable import now_ms
 from .errors import StateNewer, StateUnusable
-from .ids import STATE_ID, base_id, execution_id, settings_id, step_id
+from .ids import STATE_ID, base_id, execution_id, parse_step, settings_id, step_id
 from .settings import EXECUTION_TIMEOUT_MS, Limits, SessionSettings
 from .state import FORMAT
 
@@ -26,7 +26,17 @@ if TYPE_CHECKING:
 
     from .durable import Promise, Promises
 
-__all__ = ["Base", "Head", "base_of", "ensure_session", "find_head", "read_settings", "seed_of", "state_identity"]
+__all__ = [
+    "Base",
+    "Head",
+    "base_of",
+    "ensure_session",
+    "find_head",
+    "last_step",
+    "read_settings",
+    "seed_of",
+    "state_identity",
+]
 
 #: Settings and the state's own promise outlive everything: a hundred years.
 FOREVER_MS = 100 * EXECUTION_TIMEOUT_MS
@@ -189,12 +199,31 @@ async def base_of(promises: Promises, session: str, n: int) -> Base | None:
 
 async def _last_step(promises: Promises, execution: str) -> Base | None:
     """Return the last settled step of an execution that others ended, if it has one."""
-    last: Base | None = None
-    number = 0
-    while (step := await promises.get(step_id(execution, number))) is not None:
+    first = await promises.get(step_id(execution, 0))
+    if first is None:
+        return None
+    step: Promise | None = await last_step(promises.get, execution, first)
+    number = parse_step(step.id) if step else 0
+    while step is not None:
         if step.state == "resolved" and isinstance(step.value, dict) and step.value.get("checkpoint"):
-            last = Base(step.id, step.value)
-        number += 1
+            return Base(step.id, step.value)
+        number -= 1
+        step = await promises.get(step_id(execution, number)) if number >= 0 else None
+    return None
+
+
+async def last_step(get: Callable[[str], Awaitable[Promise | None]], execution: str, first: Promise) -> Promise:
+    """Return an execution's last step. They have no gaps: doubling, then halving, asks for few of many."""
+    last, low, high = first, 0, 1
+    while (there := await get(step_id(execution, high))) is not None:
+        last, low, high = there, high, high * 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        there = await get(step_id(execution, middle))
+        if there is None:
+            high = middle
+        else:
+            last, low = there, middle
     return last
 
 

@@ -173,3 +173,8 @@ class WorkerSettings(_Settings):
     preload: tuple[str, ...] = ()
     #: Deaths of a guest, in a row and with nothing newly recorded between them, after which its step has failed.
     poison_deaths: Annotated[int, Field(ge=1)] = 3
+    #: A step ends inside an execution once replaying it would take this much computing (s): a commit costs
+    #: milliseconds, and nobody minds a second. 0: wherever it can (for tests); None: not for this.
+    step_cpu_seconds: Annotated[float, Field(ge=0)] | None = 1.0
+    #: And once this many replies and timers would have to be replayed: at some 0.1 ms each, a tenth of a second.
+    step_calls: Annotated[int, Field(ge=0)] | None = 1000

@@ -68,16 +68,20 @@ async def save(
     blobs: BlobStore,
     limits: Limits,
     *,
+    content: bytes | None = None,
     imaged: Callable[[], None] = lambda: None,
 ) -> Saved:
     """Checkpoint a guest that is between statements, against the last one it made or was restored from.
 
-    ``step`` is the step that the caller will record it in, and ``imaged`` is called when the guest has sent everything.
+    ``step`` is the step that the caller will record it in, ``content`` what the guest has sent of its own accord, and
+    ``imaged`` is called when the guest has sent everything.
     Raises GuestDied, ProtocolViolation, TimeoutError, OSError.
     """
     held = run.guest.held
     composed = held.composed if held else Composed()
-    data, pack = _unpacked(await run.image(limits.checkpoint_seconds, composed.generation))
+    if content is None:
+        content = await run.image(limits.checkpoint_seconds, composed.generation)
+    data, pack = _unpacked(content)
     imaged()
     whole = data.get("since") == 0
     composed = Composed(workspace=composed.workspace) if whole else replace(composed)

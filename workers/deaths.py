@@ -43,6 +43,11 @@ class Deaths:
         log.warning("guest.died", execution=attempt.id, how=str(died), step=step, records=records)
         self._known.append(param)
 
+    @property
+    def any(self) -> bool:
+        """Whether a guest has died at all."""
+        return bool(self._known)
+
     def in_a_row(self) -> int:
         """Return how many of the last deaths found the execution just as far as the very last one did."""
         if not self._known:

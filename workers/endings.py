@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 from perdure.engine.durable import now_ms
 from perdure.engine.events import Imaged, Stored
 from perdure.engine.ids import cancel_id, step_id
-from perdure.engine.records import ErrorInfo, Merged, Result, Timings, Usage
+from perdure.engine.records import ErrorInfo, Merged, Prevented, Result, Timings, Usage
 from perdure.engine.refs import stored, stored_raw
 
 from .checkpoints import save
 from .requests import refuse_refs
 from .showing import bundle_in_done
 from .stopping import seconds_of
+from .totals import Totals
 
 if TYPE_CHECKING:
     from perdure.engine.checkpoints import Recorded
@@ -29,8 +30,9 @@ if TYPE_CHECKING:
     from perdure.engine.settings import Variables
 
     from .admission import Job
+    from .checkpoints import Saved
     from .live import Live
-    from .messages import Done
+    from .messages import Done, StepEnds
     from .run import Run
     from .service import Services
 
@@ -47,24 +49,24 @@ class Ending:
     live: Live
     #: When the attempt began, on the monotonic clock.
     started: float
+    #: Of the settled steps; what an execution has come to whose guest is gone.
+    totals: Totals = Totals()  # noqa: RUF009 - a constant
 
     async def commit(self, run: Run, done: Done) -> Result:
         """Settle the step of code that ended, with the namespace it leaves. Raises GuestDied, OSError."""
         begun = time.monotonic()
-        limits = self.job.head.settings.limits
         used = run.usage()
-        workspace = self.services.workspace(self.job.id.session)
         step = step_id(self.attempt.id, run.step)
-        saved = await save(
-            run, step, workspace, self.services.blobs, limits, imaged=lambda: self.attempt.tell(Imaged(self.attempt.id))
-        )
-        self.attempt.tell(Stored(self.attempt.id))
+        saved = await self._save(run, None)
         told = await self._told(run, done)
         result = self._result(run).model_copy(
             update={
                 **told,
                 "lost": saved.lost,
                 "left": tuple(done.left),
+                "changed": tuple(done.changed),
+                "commits": done.commits,
+                "prevented": tuple(Prevented(what=what, line=line) for what, line in done.prevented),
                 "notes": (*told["notes"], *saved.notes),
                 "checkpoint": step,
                 "timings": Timings(
@@ -108,6 +110,36 @@ class Ending:
             "merged": _merged(done, brought),
             "notes": (*_notes(run), *done.notes),
         }
+
+    async def step(self, run: Run, ends: StepEnds) -> Promise:
+        """Settle a step inside the execution, which goes on before the statement the guest stands at."""
+        saved = await self._save(run, run.guest.link.take(ends.stream))
+        settled = await self.attempt.settle(
+            step_id(self.attempt.id, run.step),
+            {
+                "checkpoint": saved.record.model_dump(mode="json"),
+                "entered": run.recorder.unrecorded(),
+                "final": False,
+                "statement": ends.statement,
+                "totals": run.totals._asdict(),
+            },
+        )
+        self.totals = run.totals
+        return settled
+
+    async def _save(self, run: Run, content: bytes | None) -> Saved:
+        """Store a checkpoint of the guest as it stands; nothing names it yet. Raises GuestDied, OSError."""
+        saved = await save(
+            run,
+            step_id(self.attempt.id, run.step),
+            self.services.workspace(self.job.id.session),
+            self.services.blobs,
+            self.job.head.settings.limits,
+            content=content,
+            imaged=lambda: self.attempt.tell(Imaged(self.attempt.id)),
+        )
+        self.attempt.tell(Stored(self.attempt.id))
+        return saved
 
     async def fail(
         self,
@@ -154,6 +186,7 @@ class Ending:
         )
 
     def _result(self, run: Run | None) -> Result:
+        totals = run.totals if run else self.totals
         return Result(
             execution=self.attempt.id,
             status="failed",
@@ -162,11 +195,11 @@ class Ending:
             missing=run.guest.missing if run else (),
             base=self.job.base.step,
             attempts=self.attempt.version,
-            calls=run.calls + run.replayed if run else 0,
-            writes=run.writes if run else 0,
-            characters=run.characters if run else 0,
-            replayed=run.replayed if run else 0,
             kept_guest=run.kept if run else False,
+            calls=totals.calls,
+            writes=totals.writes,
+            characters=totals.characters,
+            replayed=totals.replayed,
         )
 
 
@@ -190,7 +223,7 @@ def _merged(done: Done, brought: Variables | None) -> Merged | None:
 
 
 def _notes(run: Run) -> tuple[str, ...]:
-    differing = run.journal.differing_writes
+    differing = run.differing + run.journal.differing_writes
     if not differing:
         return ()
     return (f"{differing} writes differed on replay from what had been shown; the log keeps what was shown",)

@@ -22,6 +22,8 @@ __all__ = [
     "ProtocolViolation",
     "Ready",
     "Restored",
+    "StateLost",
+    "StepEnds",
     "StreamOpened",
     "parse",
 ]
@@ -34,6 +36,10 @@ MAX_ENTERED = 100_000
 
 class ProtocolViolation(Exception):
     """The guest sent what a guest never sends; it is killed."""
+
+
+#: Reasons a guest gives for one thing.
+MAX_REASONS = 100
 
 
 class _Message(BaseModel):
@@ -126,12 +132,35 @@ class Done(_Message):
     line: int | None = None
     left: list[str] = []
     notes: list[str] = []
+    commits: Annotated[int, Field(ge=0)] = 0
+    prevented: Annotated[list[tuple[str, int]], Field(max_length=MAX_REASONS)] = []
+    changed: Annotated[list[str], Field(max_length=MAX_REASONS)] = []
     entered: Entered | None = None
 
 
 class Checkpoint(_Message):
     t: Literal["checkpoint"]
     stream: int
+
+
+class StepEnds(_Message):
+    """The guest stands before statement ``statement`` and waits: with this checkpoint the step can be settled."""
+
+    t: Literal["step"]
+    stream: int
+    statement: Annotated[int, Field(ge=1)]
+    entered: Entered | None = None
+
+
+class StateLost(_Message):
+    """Code of a replay touched what the guest of the first run still had, and its checkpoint does not."""
+
+    t: Literal["state_lost"]
+    what: str
+    where: str = ""
+    why: str = ""
+    line: int | None = None
+    entered: Entered | None = None
 
 
 class Diverged(_Message):
@@ -143,7 +172,19 @@ class Diverged(_Message):
 
 
 FromGuest = Annotated[
-    Ready | Restored | StreamOpened | Call | Abandon | Output | Display | Idle | Done | Checkpoint | Diverged,
+    Ready
+    | Restored
+    | StreamOpened
+    | Call
+    | Abandon
+    | Output
+    | Display
+    | Idle
+    | Done
+    | Checkpoint
+    | StepEnds
+    | StateLost
+    | Diverged,
     Field(discriminator="t"),
 ]
 

@@ -76,6 +76,13 @@ class Pool:
                 await kept.run.guest.kill("its attempt was succeeded by another")
         return None
 
+    def holds_idle(self, session: str, checkpoint: str | None, settings: int) -> bool:
+        """Whether there is an idle guest of the session whose namespace is this checkpoint."""
+        kept = self._kept.get(session)
+        return (
+            isinstance(kept, Idle) and (kept.checkpoint, kept.settings) == (checkpoint, settings) and kept.guest.alive
+        )
+
     async def take_idle(self, session: str, checkpoint: str | None, settings: int) -> Guest | None:
         """Return the session's guest if its namespace is this checkpoint; kill it otherwise."""
         kept = self._kept.pop(session, None)

@@ -87,7 +87,14 @@ class Recorder:
     """The queue of what is to be recorded for one run, and the task that empties it."""
 
     def __init__(
-        self, execution: str, step: int, journal: Journal, blobs: BlobStore, worker: str, owner: Owner
+        self,
+        execution: str,
+        step: int,
+        journal: Journal,
+        blobs: BlobStore,
+        worker: str,
+        owner: Owner,
+        characters: int = 0,
     ) -> None:
         self._execution = execution
         self._step = step
@@ -96,7 +103,8 @@ class Recorder:
         self._worker = worker
         self._owner = owner
         self.attempt: Attempt
-        self.characters = journal.characters
+        #: Characters of output recorded, of the whole execution: where its output goes on.
+        self.characters = characters + journal.characters
         self._unrecorded: list[list[Any]] = []
         self._queue: deque[_Start | _Answer | _Writes | _GiveUp | _Flush] = deque()
         self._queued = asyncio.Event()
@@ -106,6 +114,11 @@ class Recorder:
         self._writing = False
         # A deadline is recorded from elsewhere than the queue: two writers would take the same number.
         self._one = asyncio.Lock()
+
+    def begin(self, step: int, journal: Journal) -> None:
+        """Go on in the next step; what was consumed in the one before is recorded with its end."""
+        self._step, self._journal = step, journal
+        self._unrecorded = []
 
     @property
     def busy(self) -> bool:

@@ -25,10 +25,23 @@ from perdure.engine.refs import INLINE_LIMIT, dumped, fetched, print_of
 
 from .guests import GuestDied
 from .link import LinkClosed
-from .messages import Abandon, Call, Checkpoint, Display, Diverged, Done, Idle, Output, ProtocolViolation
+from .messages import (
+    Abandon,
+    Call,
+    Checkpoint,
+    Display,
+    Diverged,
+    Done,
+    Idle,
+    Output,
+    ProtocolViolation,
+    StateLost,
+    StepEnds,
+)
 from .recording import Recorder
 from .requests import request_of
 from .showing import bundle_of_display
+from .totals import Totals
 from .waiting import Waiting
 from .watchdog import usage_of
 
@@ -42,7 +55,7 @@ if TYPE_CHECKING:
     from .handlers import Handlers, Running
     from .messages import Entered, FromGuest
 
-__all__ = ["Diverging", "Ended", "Resting", "Run"]
+__all__ = ["Diverging", "Ended", "Losing", "Resting", "Run", "Stepping"]
 
 #: A repeatable call that takes longer than this is recorded as started, so that it can be seen (s).
 VISIBLE_AFTER = 0.05
@@ -74,11 +87,25 @@ class Diverging:
     divergence: Divergence
 
 
-End = Ended | Resting | Diverging
+@dataclass(frozen=True, slots=True)
+class Stepping:
+    """The guest waits between two statements: everything of the step is recorded, and it can be settled."""
+
+    ends: StepEnds
+
+
+@dataclass(frozen=True, slots=True)
+class Losing:
+    """The replay touched what only the guest of the first run had."""
+
+    lost: StateLost
+
+
+End = Ended | Resting | Diverging | Stepping | Losing
 
 
 class Run:
-    """Drives one guest through one step of one execution; survives suspension while its guest is parked."""
+    """Drives one guest through the steps of one execution; survives suspension while its guest is parked."""
 
     def __init__(
         self,
@@ -89,6 +116,7 @@ class Run:
         handlers: Handlers,
         blobs: BlobStore,
         worker: str,
+        before: Totals = Totals(),  # noqa: B008 - a constant
     ) -> None:
         self.guest = guest
         self.execution = execution
@@ -99,8 +127,9 @@ class Run:
         self.calls = 0
         self.replayed = journal.unasked
         self.writes = 0
-        self.ran = 0.0
-        self.recorder = Recorder(execution, step, journal, blobs, worker, self)
+        self._earlier = before._replace(writes=before.writes + len(journal.writes))
+        self.ran = before.ran
+        self.recorder = Recorder(execution, step, journal, blobs, worker, self, before.characters)
         self.waiting = Waiting(journal, self._deliver)
         self._attempt: Attempt
         #: Calls whose reply was sent and not consumed, and those that the code stopped waiting for.
@@ -125,11 +154,19 @@ class Run:
         self.over = asyncio.Event()
         guest.died.add_done_callback(lambda _: self.over.set())
         self._before = usage_of(guest.pid)
+        #: Writes of settled steps that a replay wrote otherwise than was shown.
+        self.differing = 0
 
     @property
-    def characters(self) -> int:
-        """Characters of output recorded."""
-        return self.recorder.characters
+    def totals(self) -> Totals:
+        """What the execution has come to."""
+        return Totals(
+            self._earlier.calls + self.calls + self.replayed,
+            self._earlier.writes + self.writes,
+            self.recorder.characters,
+            self._earlier.replayed + self.replayed,
+            self.ran,
+        )
 
     async def cancel(self) -> None:
         """Ask the code to stop: a signal reaches Python code and awaits; the caller's patience does the rest."""
@@ -157,6 +194,7 @@ class Run:
             "deliveries": await self._recorded(),
             "timers": self.waiting.seconds_left(),
             "consumed": self.journal.consumed,
+            "calls": self.journal.to_ask,
         }
         data = dumped(replay)
         if len(data) > INLINE_LIMIT:
@@ -171,6 +209,18 @@ class Run:
             message["code_stream"] = await self.guest.link.send_stream(code)
             del message["code"]
         await self.guest.link.send(message)
+
+    async def go_on(self, step: int) -> None:
+        """Let the guest begin the next step, its own being settled. Raises GuestDied."""
+        self.differing += self.journal.differing_writes
+        self.step = step
+        self.journal = Journal()
+        self.recorder.begin(step, self.journal)
+        self.waiting.begin()
+        try:
+            await self.guest.link.send({"t": "settled", "ok": True})
+        except LinkClosed:
+            raise GuestDied(await asyncio.shield(self.guest.died)) from None
 
     async def drive(self, attempt: Attempt) -> End:
         """Go on until the code ends, diverges or rests. Raises GuestDied, AttemptLost, ProtocolViolation."""
@@ -244,18 +294,14 @@ class Run:
             case Abandon():
                 self._enter(message.entered)
                 self._abandoned(message.path)
-            case Output():
+            case Output() | Display():
                 self._enter(message.entered)
                 self._idle = None
-                await self._wrote(message)
+                await self._shows(message)
             case Idle():
                 self._enter(message.entered)
                 self._idle, self._awaited = message, frozenset(message.waiting)
                 self.quiet()
-            case Display():
-                self._enter(message.entered)
-                self._idle = None
-                await self._displayed(message)
             case Done():
                 self._enter(message.entered)
                 self._idle = None
@@ -267,6 +313,9 @@ class Run:
                 expected = message.expected or (str(call.request) if call else "nothing more")
                 line = call.request.line if call else None
                 self._finish(Diverging(Divergence("delivery", message.path, line, expected, message.message)))
+            case StepEnds() | StateLost():
+                self._enter(message.entered)
+                self._stands(message)
             case Checkpoint():
                 if self._images.full():
                     msg = "an image nobody asked for"
@@ -282,6 +331,12 @@ class Run:
             self._owed.difference_update(item[1] for item in new if item[0] == "r")
             self.recorder.enter(new)
 
+    async def _shows(self, message: Output | Display) -> None:
+        if isinstance(message, Output):
+            await self._wrote(message)
+        else:
+            await self._displayed(message)
+
     async def _wrote(self, output: Output) -> None:
         if self.journal.write(output.stream, output.text):
             self.writes += 1
@@ -292,6 +347,21 @@ class Run:
         if self.journal.write("display", print_of(data)):
             self.writes += 1
             await self.recorder.show(data)
+
+    def _stands(self, message: StepEnds | StateLost) -> None:
+        if isinstance(message, StateLost):
+            self._finish(Losing(message))
+        else:
+            self._spawn(self._step_ends(message))
+
+    async def _step_ends(self, message: StepEnds) -> None:
+        """Settle the step if all of it is recorded; what still runs, or was not seen again, belongs to it."""
+        await self.recorder.flushed()
+        if self.journal.complete and not (self._running or self.waiting.calls):
+            self._finish(Stepping(message))
+            return
+        self.guest.link.take(message.stream)
+        await self.guest.link.send({"t": "settled", "ok": False})
 
     async def _ended(self, done: Done) -> None:
         divergence = self.journal.rested(self._held[0] if self._held else None, "ended")

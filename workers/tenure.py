@@ -15,28 +15,30 @@ from typing import TYPE_CHECKING, Any
 
 from perdure.engine.durable import AttemptLost, now_ms
 from perdure.engine.events import Launched
-from perdure.engine.ids import cancel_id, parse_record, record_id, step_id
+from perdure.engine.ids import cancel_id, parse_record, parse_step, record_id, step_id
 from perdure.engine.journal import Journal, JournalDamaged
 from perdure.engine.records import ErrorInfo, Result
 from perdure.engine.refs import fetched
-from perdure.engine.sessions import seed_of
+from perdure.engine.sessions import Base, last_step, seed_of
 
 from .deaths import Deaths
 from .divergences import divergence_error
 from .endings import Ending, succeeded
 from .guests import GuestDied, GuestFailed, WorkspaceTaken
 from .link import LinkClosed
-from .messages import ProtocolViolation
+from .messages import ProtocolViolation, StateLost
 from .pool import Idle, Parked
-from .run import Diverging, Ended, Resting, Run
+from .run import Diverging, Ended, Losing, Resting, Run, Stepping
 from .starting import fresh_guest
 from .stopping import WHY, bounded, seconds_of
+from .totals import Totals
 from .walls import recorded
 
 if TYPE_CHECKING:
     from perdure.engine.durable import Attempt, Promise
     from perdure.engine.journal import Divergence
     from perdure.engine.records import Stop
+    from perdure.engine.settings import WorkerSettings
 
     from .admission import Job
     from .live import Live
@@ -58,34 +60,30 @@ class Tenure:
         #: The step whose checkpoint the current step starts from, and its value; nothing at the session's birth.
         self._base = job.base
         self._deaths = Deaths([])
-        #: Whether the guest is one that was parked and goes on.
+        #: Whether a guest that was kept from before served this execution: it may have held what its checkpoint lacks.
+        self._kept = False
         #: What stood around the step's first guest.
         self._isolation: dict[str, Any] | None = None
 
     async def work(self) -> Result:
         """Run the execution to its end. Raises AttemptLost, and whatever ends the task when it suspends."""
-        attempt = self._attempt
-        source = await self._services.source(self._job.head.settings)
-        param = {"step": self._step, "at": now_ms(), "isolation": recorded(source)}
-        self._deaths, records, found = await asyncio.gather(
-            Deaths.read(attempt),
-            self._records(),
-            attempt.create(step_id(attempt.id, self._step), "step", param),
-        )
+        found, records = await self._find_step()
         if found.settled:
             return Result.model_validate(found.value["result"])
-        self._isolation = found.param.get("isolation")
+        self._take(found)
         run = await self._parked()
         if run is not None and await self._is_cancelled():
             self._live.stop = self._live.stop or "cancelled"
         while True:
             try:
                 run = self._live.run = run or await self._launch(records)
-                return await self._drive(run)
+                result = await self._drive(run)
+                if result is not None:
+                    return result
             except GuestDied as exc:
                 run = self._live.run = None
                 records = await self._records()
-                await self._deaths.record(attempt, self._step, len(records), exc)
+                await self._deaths.record(self._attempt, self._step, len(records), exc)
                 end = self._end_of_deaths(exc)
                 if end is not None:
                     return await self._failed(None, *end)
@@ -99,6 +97,50 @@ class Tenure:
                 await _end_guest(run, "its attempt has ended")
                 raise
 
+    # -- steps -------------------------------------------------------------------------
+
+    async def _begin_step(self) -> Promise:
+        """Create the promise of the step that comes now, or return it if there is one."""
+        param: dict[str, Any] = {"step": self._step, "at": now_ms(), "isolation": self._isolation}
+        if self._kept:
+            param["kept"] = True
+        return await self._attempt.create(step_id(self._attempt.id, self._step), "step", param)
+
+    def _take(self, step: Promise) -> None:
+        """Take over what the record of a step says of its first guest; later steps of the execution have it too."""
+        self._isolation = step.param.get("isolation")
+        self._kept = bool(step.param.get("kept"))
+
+    async def _find_step(self) -> tuple[Promise, list[Promise]]:
+        """Return the execution's last step and its records; begun now, if the one before it is settled."""
+        session, version = self._job.id.session, self._job.head.version
+        self._isolation = recorded(await self._services.source(self._job.head.settings))
+        self._kept = self._services.pool.holds_idle(session, self._base.step, version)
+        self._deaths, records, first = await asyncio.gather(
+            Deaths.read(self._attempt), self._records(), self._begin_step()
+        )
+        if not first.settled or first.value["final"]:
+            return first, records
+        last = await last_step(self._attempt.get, self._attempt.id, first)
+        self._step = parse_step(last.id)
+        before = last if last.settled else await self._attempt.get(step_id(self._attempt.id, self._step - 1))
+        if before is not None and not before.value["final"]:
+            self._base = Base(before.id, before.value)
+            self._ending.totals = Totals.of(before.value)
+        if last.settled and not last.value["final"]:
+            self._take(last)
+            self._step += 1
+            last = await self._begin_step()
+        return last, await self._records()
+
+    async def _next_step(self, run: Run, end: Stepping) -> None:
+        """Settle the step, and only then begin the next one."""
+        settled = await self._ending.step(run, end.ends)
+        self._base = Base(settled.id, settled.value)
+        self._step += 1
+        await self._begin_step()
+        await run.go_on(self._step)
+
     async def _parked(self) -> Run | None:
         """Return the run that waits for this attempt, if there is one."""
         session = self._job.id.session
@@ -106,6 +148,9 @@ class Tenure:
         if parked is None:
             return None
         run = parked.run
+        if run.step != self._step:
+            await run.guest.kill("its execution has gone on from a later checkpoint")
+            return None
         run.handlers = self._live.handlers
         if not run.waiting.calls:
             run.ran += time.monotonic() - run.parked_at
@@ -135,16 +180,24 @@ class Tenure:
         session, submission = job.id.session, job.submission
         journal = Journal.read(records)
         guest = None
-        if not records and not submission.files:
+        if not (self._step or records or submission.files):
             guest = await services.pool.take_idle(session, self._base.step, job.head.version)
         kept = guest is not None
         if guest is None:
             await services.pool.drop(session, "its execution starts from a checkpoint")
             await services.seals.verify(self._base.step)
-            guest = await fresh_guest(services, job, self._base, submission.files, self._isolation)
-        run = Run(guest, self._attempt.id, self._step, journal, self._live.handlers, services.blobs, services.identity)
-        run.kept = kept
-        await _tell(run, await self._message())
+            # What came with the submission is in every later checkpoint, as the code left it.
+            files = submission.files if not self._step else {}
+            guest = await fresh_guest(services, job, self._base, files, self._isolation)
+        handlers, totals = self._live.handlers, self._ending.totals
+        run = Run(guest, self._attempt.id, self._step, journal, handlers, services.blobs, services.identity, totals)
+        if not (kept or self._step or records or self._deaths.any):
+            self._kept = False  # It was gone when it was wanted: nothing of this execution ran in it.
+        run.kept = self._kept
+        message = await self._message()
+        # A guest of the first run had what this one lacks; it may not go on as if it had been lost then.
+        message["lost_ends"] = self._kept and not kept
+        await _tell(run, message)
         self._attempt.tell(Launched(self._attempt.id, guest.pid, kept, journal.unasked))
         return run
 
@@ -154,7 +207,8 @@ class Tenure:
             fork = {"path": submission.fork.path, "seed": seed_of(self._job.head.settings.incarnation)}
         brought = submission.variables
         variables = {}
-        if brought is not None:
+        # In a later step they are variables like the others.
+        if brought is not None and not self._step:
             values = await fetched(self._services.blobs, brought.values)
             variables = {"variables": values, "strategy": brought.strategy}
         return {
@@ -166,14 +220,22 @@ class Tenure:
             "argv": [submission.filename or "", *submission.argv],
             "flags": submission.flags,
             "step": self._step,
+            # What is to be undone as a whole is one step.
+            "steps": None if submission.atomic else _policy(self._services.settings),
             "grants": self._services.describe(self._job.grants),
             **variables,
         }
 
-    async def _drive(self, run: Run) -> Result:
+    async def _drive(self, run: Run) -> Result | None:
+        """Go on until something ends; returns None if it is only a step."""
         async with bounded(self._live, run, seconds_of(self._job)):
             end = await run.drive(self._attempt)
         match end:
+            case Stepping():
+                await self._next_step(run, end)
+                return None
+            case Losing():
+                return await self._state_lost(run, end.lost)
             case Ended():
                 return await self._ended(run, end)
             case Diverging():
@@ -200,12 +262,28 @@ class Tenure:
         await self._services.pool.rest(self._job.id.session, idle)
         return result
 
+    async def _state_lost(self, run: Run, lost: StateLost) -> Result:
+        await run.guest.kill("it went on without what it needs")
+        where = f"{lost.where} was " if lost.where else ""
+        message = (
+            f"{where}{lost.what}, held by the process that ran this before and not by its checkpoint: {lost.why}. "
+            "Make it again in the code that uses it, and run that anew."
+        )
+        data = {"what": lost.what, "where": lost.where, "origin": self._job.base.step}
+        error = ErrorInfo(type="StateLost", module="perdure", message=message, line=lost.line, data=data)
+        return await self._fail(run, "state_lost", error)
+
     async def _diverged(self, run: Run, found: Divergence) -> Result:
+        origin, foreign, _ = found.path.partition("|")
+        if self._kept and foreign:
+            what = f"a task or thread that {origin} had started"
+            why = "tasks and threads do not survive a restore"
+            return await self._state_lost(run, StateLost(t="state_lost", what=what, where=found.path, why=why))
         await run.guest.kill("its replay diverged")
         error = await divergence_error(self._services, run, found, self._job.submission.on_divergence)
         return await self._fail(run, "diverged", error)
 
-    async def _suspend(self, run: Run, end: Resting) -> Result:
+    async def _suspend(self, run: Run, end: Resting) -> Result | None:
         """Park the guest and leave until something it waits for settles; goes on only if it was cancelled meanwhile."""
         attempt, session = self._attempt, self._job.id.session
         run.parked_at = time.monotonic()
@@ -245,6 +323,12 @@ class Tenure:
                     return records
                 records.append(promise)
             ahead = min(ahead * 4, 64)
+
+
+def _policy(settings: WorkerSettings) -> dict[str, float] | None:
+    """Return when a guest shall end steps; what is None is left out, and does not count."""
+    wanted = {"cpu_seconds": settings.step_cpu_seconds, "calls": settings.step_calls}
+    return {key: value for key, value in wanted.items() if value is not None} or None
 
 
 async def _tell(run: Run, message: dict[str, Any]) -> None:

@@ -40,6 +40,12 @@ class Waiting:
         self._deadlines = dict(journal.timers)
         self._timer = journal.wake
 
+    def begin(self) -> None:
+        """Go on in the next step: the calls of the one before are over, and its deadlines."""
+        self.calls = {}
+        self._deadlines = {}
+        self._timer = None
+
     # -- answers ---------------------------------------------------------------------
 
     async def answered(self, promise: Promise) -> None:

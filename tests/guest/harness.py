@@ -99,9 +99,10 @@ class Host:
         python: str = sys.executable,
         limits: Any = None,
         spawn: Spawn | None = None,
+        folder: tempfile.TemporaryDirectory[str] | None = None,
     ) -> None:
-        self._folder = tempfile.TemporaryDirectory()
-        self.workspace = Path(self._folder.name)
+        self.folder = folder or tempfile.TemporaryDirectory()
+        self.workspace = Path(self.folder.name)
         self.session = session
         self.number = 0
         self.config = {
@@ -130,12 +131,16 @@ class Host:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.kill()
+        self.folder.cleanup()
+
+    def kill(self) -> None:
+        """Kill the guest; its workspace stays."""
         if self._status is None:
             os.kill(self.pid, signal.SIGKILL)
             self.wait()
         self._sock.close()
         os.close(self.log)
-        self._folder.cleanup()
 
     def wait(self) -> int:
         """Return the exit code of the guest, negative for a signal, once it has ended."""

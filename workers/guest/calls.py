@@ -192,7 +192,7 @@ class Calls:
         if text:
             sys.stdout.write(text)
             sys.stdout.flush()
-        asked = self._send("input", {"prompt": text}, self._where()[0], None)
+        asked = self._send("input", {"prompt": text}, self.where()[0], None)
         return str(self._outcome(self._hub.wait_reply(asked)))
 
     # -- calling ---------------------------------------------------------------
@@ -206,7 +206,7 @@ class Calls:
             raise errors.CapabilityNotGranted(msg)
         given = _bind(grant, args, kwargs)
         loop = _running_loop(name)
-        line, filename = self._where()
+        line, filename = self.where()
         if loop is None:
             return self._outcome(self._hub.wait_reply(self._send(name, given, line, None)))
         path = self._path(name)
@@ -250,7 +250,7 @@ class Calls:
             raise failure(outcome["error"])
         return decode(outcome.get("value"))
 
-    def _where(self) -> tuple[int, str]:
+    def where(self) -> tuple[int, str]:
         """Return the line and file of the innermost frame of submitted code, else of whoever calls us."""
         outside = sys._getframe(1)
         ours = outside.f_code.co_filename

@@ -48,6 +48,14 @@ class Displays:
         self._left = self._budget
         self.cut, self.problems = 0, []
 
+    def state(self) -> list[Any]:
+        """Return what a step that ends inside an execution carries over."""
+        return [self._left, self.cut, self.problems]
+
+    def resume(self, state: list[Any]) -> None:
+        """Go on counting from there."""
+        self._left, self.cut, self.problems = state
+
     def display(self, *values: Any, raw: bool = False, **_options: Any) -> None:
         """Show values among the output, as they show themselves to notebooks, else as their repr.
 

@@ -22,7 +22,7 @@ from .loop import GuestLoop
 from .router import Mode, Route
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from types import CodeType, FrameType
 
     from .compiler import Unit
@@ -62,6 +62,9 @@ class Executor:
         self.flags = 0
         #: Called before each statement with its line.
         self.before: Callable[[int], None] = lambda _line: None
+        #: Called between two statements, with all of them and the number of the next one; a cancel waits for it.
+        self.between: Callable[[Sequence[Unit], int], None] = lambda _units, _next: None
+        self._between = False
         self._namespace = namespace.dict
         self._running = False
         self._cancelled = False
@@ -72,8 +75,8 @@ class Executor:
         signal.signal(signal.SIGUSR1, self._cancel)
         self._supply_loop()
 
-    def run(self, source: str, filename: str) -> Outcome:
-        """Run a submission to its end; raises nothing of what it raises."""
+    def run(self, source: str, filename: str, start: int = 0) -> Outcome:
+        """Run a submission from statement ``start`` to its end; raises nothing of what it raises."""
         outcome = Outcome()
         self._cancelled = False
         self._code = None
@@ -81,9 +84,13 @@ class Executor:
         try:
             program = self.cache.get(source, filename, self.flags)
             self.flags, outcome.route = program.flags, program.route
-            if program.doc is not None:
+            if program.doc is not None and not start:
                 self._namespace["__doc__"] = program.doc
-            for unit in program.units:
+            for number, unit in enumerate(program.units):
+                if number < start:
+                    continue
+                if number > start:
+                    self._end_step(program.units, number)
                 outcome.line = unit.line
                 self._code = unit.code
                 self._statement(unit, outcome)
@@ -99,6 +106,13 @@ class Executor:
         finally:
             self._running = False
         return outcome
+
+    def _end_step(self, units: Sequence[Unit], number: int) -> None:
+        self._between = True
+        try:
+            self.between(units, number)
+        finally:
+            self._between = False
 
     def _statement(self, unit: Unit, outcome: Outcome) -> None:
         if self._cancelled:
@@ -158,6 +172,8 @@ class Executor:
         if not self._running or self._cancelled:
             return
         self._cancelled = True
+        if self._between:
+            return  # The next statement begins with a look at it.
         loop = asyncio._get_running_loop()
         goal = loop.goal if isinstance(loop, GuestLoop) else None
         if not isinstance(loop, GuestLoop) or not isinstance(goal, asyncio.Task):

@@ -17,6 +17,7 @@ from .mailbox import Mailbox
 from .parties import Asked, LoopParty, Party, Waiter
 from .replay import REPLY, TIMER, Deliveries
 from .signals import Guard
+from .wire import WireError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,6 +54,10 @@ class Hub:
         self.execution = ""
         #: Called with the path of every reply that is consumed.
         self.consumed: Callable[[str], None] = lambda _path: None
+        #: Calls asked since the step began.
+        self.calls_asked = 0
+        #: Whether hooks of a checkpoint run: what they wait for is not the code's.
+        self.hooks_run = False
         #: How many threads of the user run, not counting those that wait here; set by the threads module.
         self.running_threads: Callable[[set[int]], int] = lambda _blocked: 0
         self.guard = Guard(critical)
@@ -72,6 +77,7 @@ class Hub:
         """Start an execution, with what it replays. Replies to calls of earlier ones that are still awaited stay."""
         with self.guard:
             self.execution = execution
+            self.calls_asked = 0
             self.deliveries = Deliveries(recorded)
             self.wall.begin(execution, self.deliveries.readings)
 
@@ -85,11 +91,35 @@ class Hub:
         party = Waiter("", "")
         return self._wait(party, lambda: self._mail.control.popleft() if self._mail.control else None, idle=False)
 
+    def settle_step(self, message: Message) -> bool:
+        """Send what ends the step and wait for the host's word; the next one then counts from 0.
+
+        Nothing is flushed: where a step ends must not show in the output.
+        """
+        self.channel.send(message, entered=True)
+        mail = self._mail.control
+        answer = self._wait(Waiter("", ""), lambda: mail.popleft() if mail else None, idle=False, flush=False)
+        if answer["t"] != "settled":
+            msg = f"a step was answered with {answer['t']}"
+            raise WireError(msg)
+        if answer["ok"]:
+            with self.guard:
+                self.calls_asked = 0
+                self.deliveries = Deliveries()
+                self.wall.begin(self.execution, ())
+        return bool(answer["ok"])
+
+    def unanswered(self) -> set[str]:
+        """Return the paths of calls whose replies nobody has consumed."""
+        with self.guard:
+            return set(self._mail.asked)
+
     # -- calls and sleeps ------------------------------------------------------
 
     def ask(self, asked: Asked, message: Message) -> None:
         """Send a call."""
         self._mail.expect(asked)
+        self.calls_asked += 1
         self.send(message)
 
     def forget(self, path: str) -> None:
@@ -141,7 +171,7 @@ class Hub:
 
     def due(self, path: str, deadline: float) -> float:
         """Return when a timer is due: a recorded deadline holds, whatever time it is now."""
-        left = self.deliveries.timers.get(path)
+        left = self.deliveries.timer(path)
         return deadline if left is None else self.clock.now() + left
 
     # -- loops -----------------------------------------------------------------
@@ -221,8 +251,9 @@ class Hub:
 
     # -- waiting ---------------------------------------------------------------
 
-    def _wait[T](self, party: Party, ready: Callable[[], T | None], *, idle: bool = True) -> T:
-        self._flush()
+    def _wait[T](self, party: Party, ready: Callable[[], T | None], *, idle: bool = True, flush: bool = True) -> T:
+        if flush:
+            self._flush()
         idle_at = time.monotonic() + IDLE_AFTER if idle else None
         with self.guard:
             self._parties[party] = threading.get_ident()

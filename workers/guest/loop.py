@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from .replay import REPLY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable
+    from collections.abc import Callable, Coroutine, Iterable, Sequence
     from contextvars import Context
 
     from .hub import Hub
@@ -40,13 +40,14 @@ class Births:
         self.numbers = itertools.count(1)
         self.names = 0
 
-    def state(self) -> int:
-        """Return what a checkpoint keeps. Objects restored keep no number, so new ones may begin at 1 again."""
-        return self.names
+    def state(self) -> tuple[int, int]:
+        """Return what a checkpoint keeps: sets order their members by these numbers, so they go on as they would."""
+        return int(repr(self.numbers).removeprefix("count(").removesuffix(")")), self.names
 
-    def set_state(self, state: int) -> None:
+    def set_state(self, state: Sequence[int]) -> None:
         """Go on where a checkpoint was."""
-        self.names = state
+        number, self.names = state
+        self.numbers = itertools.count(number)
 
 
 births = Births()
@@ -111,10 +112,13 @@ class GuestLoop(asyncio.SelectorEventLoop):
 
     hub: ClassVar[Hub]
     family: ClassVar[Family]
+    #: Every loop of the process that somebody still holds.
+    opened: ClassVar[weakref.WeakSet[GuestLoop]] = weakref.WeakSet()
 
     def __init__(self, selector: selectors.BaseSelector | None = None) -> None:
         if selector is not None:
             selector.close()
+        self.opened.add(self)
         self._own = GuestSelector()
         super().__init__(self._own)
         self._own.loop = self
@@ -214,6 +218,14 @@ class GuestLoop(asyncio.SelectorEventLoop):
         for path in list(self._calls):
             self.hub.forget(path)
         self._calls.clear()
+
+    def scheduled(self) -> list[str]:
+        """Return the paths of timers that have not fired."""
+        return list(self._timers)
+
+    def settings(self) -> tuple[Any, ...]:
+        """Return what code may have set on this loop and a new one would not have."""
+        return self.get_debug(), self.get_exception_handler(), self.get_task_factory(), self.slow_callback_duration
 
     # -- turns -----------------------------------------------------------------
 

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from . import checkpoint, entropy, finish, loop, unraisable
 from .calls import Calls
+from .carried import Carried
 from .channel import Channel
-from .checkpoints import ambient
+from .checkpoints import ambient, lost
 from .checkpoints.pages import Pages
 from .checkpoints.touched import Watcher
 from .display import Displays
@@ -28,16 +29,22 @@ from .dropped import Dropped
 from .executor import Executor
 from .hub import Hub
 from .lineage import Family
+from .losses import Losses
 from .merging import merge
 from .namespace import ENGINE_INTERNALS, MODULE_NAMES, Namespace, Sources
 from .output import NoInput, Output
+from .risks import Risks
 from .signals import Critical
 from .signals import install as install_signals
+from .steps import Steps
 from .threads import Threads
 from .values import decode
 from .wallclock import WallClock
+from .wire import WireError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from .checkpoints.touched import Touched
     from .confine import Beneath
     from .wire import Message
@@ -76,6 +83,13 @@ class Guest:
         self._fork: dict[str, Any] | None = None
         self.hub.consumed = self._consumed
         self.watcher = Watcher(self.sources.__contains__)
+        self.losses = Losses()
+        #: The number of the checkpoint that the host has of this namespace.
+        self._given = 0
+        #: Where the execution stood whose checkpoint this guest was restored from; None between executions.
+        self._progress: dict[str, Any] | None = None
+        #: What variables from outside changed in this execution.
+        self._merged: dict[str, list[str]] | None = None
         # Here, between the fork and the confinement: what it opens belongs to this address space, and may not be later.
         self.pages = Pages.open()
         self.checkpoints = checkpoint.Checkpoints(
@@ -90,6 +104,12 @@ class Guest:
         self.threads.install()
         self.namespace.set_up()
         self.executor = Executor(self.namespace)
+        self.carried = Carried(self.executor, self.hub, self.family, self.namespace, self.sources)
+        workspace = self._config["workspace"]
+        self.risks = Risks(self.executor, self.hub, self.threads, self.namespace, self.sources, workspace)
+        self.steps = Steps(self.hub, self.risks)
+        self.steps.image, self.steps.settled = self._step_image, self._step_settled
+        self.executor.between = self.steps.between
         own = os.dup(2)
         faulthandler.enable(own)
         descriptors = [own, *self.output.take_descriptors(), *self.executor.loop.descriptors()]
@@ -138,20 +158,28 @@ class Guest:
         if message.get("grants") is not None:
             self.calls.grant(message["grants"])
         self.sources.add(filename, message["code"])
-        if message["code"]:
-            self.namespace.keep_input(number, message["code"])
-        if message.get("filename"):
-            self._as_script(filename, message.get("argv") or [])
-        self.output.begin(self.limits.output)
-        self.displays.begin()
+        progress = self._resume(execution, message.get("step", 0))
         self.family.begin(execution)
+        if progress:
+            self.output.resume(self.limits.output, progress["output"])
+            self.displays.resume(progress["displays"])
+            self.family.main.set_counters(progress["main"])
+        else:
+            if message["code"]:
+                self.namespace.keep_input(number, message["code"])
+            if message.get("filename"):
+                self._as_script(filename, message.get("argv") or [])
+            self.output.begin(self.limits.output)
+            self.displays.begin()
         self.hub.begin(execution, recorded)
         self._fork = message.get("fork")
-        merged = self._merge(message)
-        ended = self.executor.run(message["code"], filename)
-        ended.merged = merged
+        lost.ends_with(self._state_lost if message.get("lost_ends") else None)
+        self.steps.begin(message.get("steps"), recorded, progress.get("steps", {}))
+        self._merged = progress["merged"] if progress else self._merge(message)
+        ended = self.executor.run(message["code"], filename, progress.get("statement", 0))
+        ended.merged = self._merged
         self.sources.register_all()
-        answer = finish.done(self, number, filename, ended)
+        answer = finish.done(self, number, filename, ended) | self.steps.ended()
         self.hub.finish_replay()
         self.hub.end()
         self.hub.send(answer)
@@ -164,6 +192,26 @@ class Guest:
         protected = ENGINE_INTERNALS | MODULE_NAMES
         self.watcher.touch(values)
         return merge(self.namespace.dict, decode(values), message.get("strategy", "overwrite"), protected)
+
+    def _resume(self, execution: str, step: int) -> dict[str, Any]:
+        """Return where to go on in an execution; nothing at its beginning."""
+        progress, self._progress = self._progress, None
+        if not step:
+            return {}
+        # A fork goes on from a step of the execution that it leaves, under a name of its own.
+        if progress is None or progress["step"] != step:
+            msg = f"step {step} of {execution} does not go on from this namespace"
+            raise WireError(msg)
+        return progress
+
+    def _state_lost(self, thing: lost.Lost) -> None:
+        """End here: the guest of the first run had this, so what it did with it cannot be done again."""
+        if self.hub.hooks_run:
+            return
+        what, why, where = lost.describe(thing)
+        line = self.calls.where()[0]
+        self.hub.send({"t": "state_lost", "what": what, "where": where, "why": why, "line": line})
+        self.hub.halt()
 
     def _consumed(self, path: str) -> None:
         if self._fork is not None and path == self._fork["path"]:
@@ -181,18 +229,56 @@ class Guest:
 
     def _checkpoint(self, message: Message) -> None:
         """Send what changed since the checkpoint that the host has; everything, if it is not the last one made here."""
-        self.calls.refused = "a checkpoint is being made"
-        # None of it may be read after the hooks of the checkpoint ran.
-        runtime, texts = self._state(), self.sources.texts()
-        if message.get("since") != self.checkpoints.generation:
-            self.checkpoints.forget()
-        with self.wall.paused(), entropy.undone():
-            delta = self.checkpoints.save(self._touched(), runtime=runtime, texts=texts)
+        self._given = message.get("since", 0)
         self.output.flush()
+        send = self._image(None)
+        self.hub.send({"t": "checkpoint", "stream": send()})
+        self._given = self.checkpoints.generation
+        self.losses.take(self.checkpoints.reports(), self.namespace.dict)
+
+    def _step_image(self, statement: int) -> tuple[Message, Iterable[tuple[str, str]]]:
+        """Return the message that ends a step before a statement, and what would be lost by it."""
+        progress = {
+            "step": self.steps.commits + 1,
+            "statement": statement,
+            "main": self.family.main.counters(),
+            "output": self.output.state(),
+            "displays": self.displays.state(),
+            "merged": self._merged,
+            "steps": self.steps.state(),
+        }
+        send = self._image(progress)
+        users = [each for each in self.checkpoints.reports() if each.name not in ENGINE_INTERNALS]
+        lose = list(self.losses.new(users, self.namespace.dict))
+        if lose:
+            return {}, lose
+        return {"t": "step", "stream": send(), "statement": statement}, ()
+
+    def _step_settled(self) -> None:
+        """The host has the checkpoint that was made last."""
+        self._given = self.checkpoints.generation
+
+    def _image(self, progress: dict[str, Any] | None) -> Callable[[], int]:
+        """Make a checkpoint of all that is carried over; sent as a stream when it is asked for.
+
+        One that is not sent, or not taken, makes the next one whole: the host has nothing that it could add to.
+        """
+        self.calls.refused, self.hub.hooks_run = "a checkpoint is being made", True
+        drop_written = self.output.drop_raw()
+        # None of it may be read after the hooks of the checkpoint ran.
+        runtime, texts = {**self.carried.state(), "progress": progress}, self.sources.texts()
+        if self._given != self.checkpoints.generation:
+            self.checkpoints.forget()
+        # A copy of the context: variables have their values, and what hooks set is not seen.
+        context = self.executor.context.copy()
+        try:
+            with self.wall.paused(), self.carried.undisturbed():
+                delta = context.run(self.checkpoints.save, self._touched(), runtime=runtime, texts=texts)
+        finally:
+            drop_written()
+            self.calls.refused, self.hub.hooks_run = "", False
         data = json.dumps(delta.data, separators=(",", ":")).encode()
-        stream = self.channel.send_stream(_LENGTH.pack(len(data)), data, *delta.chunks)
-        self.calls.refused = ""
-        self.hub.send({"t": "checkpoint", "stream": stream})
+        return lambda: self.channel.send_stream(_LENGTH.pack(len(data)), data, *delta.chunks)
 
     def _touched(self) -> Touched:
         """Return what code may have touched since the last checkpoint: everything, while something of it still runs."""
@@ -212,28 +298,14 @@ class Guest:
             for number, (offset, length) in content["packs"].items()
         }
         manifest = content["manifest"]
-        loaded = self.checkpoints.restore(manifest, packs)
-        self._set_state(manifest["runtime"], loaded.text)
-        self.namespace.restored()
+        self.carried.before_load(manifest["runtime"])
+        loaded = self.executor.context.run(self.checkpoints.restore, manifest, packs)
+        self.carried.set_state(manifest["runtime"], loaded.text)
+        self._progress = manifest["runtime"].get("progress")
+        self._given = self.checkpoints.generation
+        self.losses.take(loaded.reports, self.namespace.dict)
         self.watcher.take()
         self.hub.send({"t": "restored"})
-
-    def _state(self) -> dict[str, Any]:
-        """Return what the runtime itself carries over."""
-        return {
-            "entropy": entropy.get_state(),
-            "clock": self.hub.clock.state(),
-            "futures": self.executor.flags,
-            "births": loop.births.state(),
-        }
-
-    def _set_state(self, state: dict[str, Any], texts: dict[str, str]) -> None:
-        entropy.set_state(state["entropy"])
-        self.hub.clock.set_state(state["clock"])
-        self.executor.flags = state["futures"]
-        loop.births.set_state(state["births"])
-        for filename, code in texts.items():
-            self.sources.add(filename, code)
 
     def _live(self) -> dict[str, object]:
         return {"loop": self.executor.loop}

@@ -64,10 +64,14 @@ class Namespace:
         names.setdefault("_exit_code", None)
         names.setdefault("_exception", None)
 
-    def restored(self) -> None:
-        """Take over the histories that a checkpoint brought."""
+    def owns_result(self) -> bool:
+        """Whether ``_`` is still ours: what the user binds to it himself stops it."""
+        return self.dict.get("_") is self._last
+
+    def restored(self, *, ours: bool = True) -> None:
+        """Take over the histories that a checkpoint brought; ``ours`` as ``owns_result`` said then."""
         self.ensure()
-        self._last = self.dict["_"]
+        self._last = self.dict["_"] if ours else object()
 
     def keep_input(self, number: int, code: str) -> None:
         """Add a submission to the inputs; while it runs, ``_i`` is the one before it."""

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import base64
 import codecs
 import io
 import os
@@ -125,6 +126,42 @@ class Output:
         self._limit = limit
         self._sent = self.cut = 0
 
+    def state(self) -> dict[str, Any]:
+        """Return what a step that ends inside an execution carries over; nothing is sent for it.
+
+        Flushed here, a replay that ends its step elsewhere would write otherwise than the first run did.
+        """
+        return {
+            "sent": self._sent,
+            "cut": self.cut,
+            "held": {str(fd): _text(b"".join(held)) for fd, held in self._held.items()},
+            "half": {str(fd): _text(decoder.getstate()[0]) for fd, decoder in self._decoders.items()},
+            "raw": {str(fd): _text(raw.unread()) for fd, raw in self._raw.items()},
+        }
+
+    def resume(self, limit: int, state: dict[str, Any]) -> None:
+        """Go on in an execution where ``state`` was taken."""
+        self._limit, self._sent, self.cut = limit, state["sent"], state["cut"]
+        for name, text in state["held"].items():
+            data = base64.b64decode(text)
+            self._held[int(name)] = deque([data] if data else [])
+            self._size[int(name)] = len(data)
+        for name, text in state["half"].items():
+            self._decoders[int(name)].setstate((base64.b64decode(text), 0))
+        for name, text in state["raw"].items():
+            os.write(self._raw[int(name)].fd, base64.b64decode(text))
+
+    def drop_raw(self) -> Callable[[], None]:
+        """Return what throws away everything that is written to descriptors from now on until it is called."""
+        marks = {fd: raw.size() for fd, raw in self._raw.items()}
+
+        def drop() -> None:
+            for fd, raw in self._raw.items():
+                if raw.size() > marks[fd]:
+                    os.ftruncate(raw.fd, marks[fd])
+
+        return drop
+
     def write(self, fd: int, data: bytes) -> int:
         """Take bytes of a stream."""
         if self.forked:
@@ -196,6 +233,14 @@ class RawFile:
         self._read = 0
         self._reading = threading.Lock()
 
+    def size(self) -> int:
+        """Return how many bytes the file holds."""
+        return os.fstat(self.fd).st_size
+
+    def unread(self) -> bytes:
+        """Return bytes that are new and leave them there."""
+        return os.pread(self.fd, max(0, self.size() - self._read), self._read)
+
     def read(self) -> bytes:
         """Return bytes that are new, at most RAW_READ; nothing while another thread, or who was interrupted, reads."""
         if not self._reading.acquire(blocking=False):
@@ -216,6 +261,10 @@ class RawFile:
             os.ftruncate(self.fd, 0)
             self._read = 0
         return data
+
+
+def _text(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
 
 
 def memory_file(name: str) -> int:

@@ -42,6 +42,7 @@ class Deliveries:
         self.readings = [item for item in items if item[0] == CLOCK]
         #: Seconds left of timers whose deadline is recorded, by path.
         self.timers: dict[str, float] = dict(recorded.get("timers", {}))
+        self._unset = set(self.timers)
         #: Number of the next delivery to be consumed. Those replayed end where the numbering of new ones begins.
         self.consumed = recorded.get("consumed", len(self._recorded)) - len(self._recorded)
         self._reported = self.consumed + len(self._recorded)
@@ -51,6 +52,16 @@ class Deliveries:
     def replaying(self) -> bool:
         """Whether a recorded delivery is left."""
         return bool(self._recorded)
+
+    def timer(self, path: str) -> float | None:
+        """Return the seconds left of a timer that is being set, if its deadline is recorded."""
+        self._unset.discard(path)
+        return self.timers.get(path)
+
+    @property
+    def complete(self) -> bool:
+        """Whether all that is recorded has come again: deliveries, and timers that were set."""
+        return not self._recorded and not self._unset
 
     @property
     def head(self) -> Delivery | None:

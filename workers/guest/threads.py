@@ -63,7 +63,7 @@ class Threads:
         @functools.wraps(sleep)
         def sleep_known(seconds: Any, /) -> None:
             hub = self._hub
-            if type(seconds) not in (int, float) or not seconds >= SHORT_SLEEP or not hub.execution:
+            if type(seconds) not in (int, float) or not seconds >= SHORT_SLEEP or not hub.execution or hub.hooks_run:
                 sleep(seconds)
                 return
             hub.sleep(family.current().next_timer(hub.execution), seconds)
@@ -89,11 +89,19 @@ class Threads:
         waiting = sum(each.ident in blocked and each in workers for each in alive)
         return plain + max(0, self._work - waiting)
 
-    def names(self) -> list[str]:
-        """Return the names of the user's threads that live, without the workers of pools."""
+    def alive(self) -> list[threading.Thread]:
+        """Return the user's threads that live, without the workers of pools."""
         main = threading.main_thread()
         workers = pools._threads_queues
-        return [each.name for each in threading.enumerate() if each is not main and each not in workers]
+        return [each for each in threading.enumerate() if each is not main and each not in workers]
+
+    def names(self) -> list[str]:
+        """Return their names."""
+        return [each.name for each in self.alive()]
+
+    def working(self) -> bool:
+        """Whether work that was given to a pool has not ended."""
+        return self._work > 0
 
     def forget_forked(self) -> None:
         """In a forked child: whatever it does is not of this session."""

@@ -100,7 +100,7 @@ def capture_late() -> dict[str, Any]:
     if "random" in sys.modules:
         late["random"] = sys.modules["random"].getstate()
     if "decimal" in sys.modules:
-        late["decimal"] = sys.modules["decimal"].getcontext()
+        late["decimal"] = sys.modules["decimal"].getcontext().copy()
     if "logging" in sys.modules:
         late["logging"] = sys.modules["logging"].getLogger()
     if "numpy.random" in sys.modules:

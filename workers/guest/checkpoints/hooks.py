@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from contextlib import contextmanager
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -124,6 +125,21 @@ def untraced() -> Iterator[None]:
                 put_back(state)
         if collecting:
             gc.enable()
+
+
+@contextmanager
+def unwarned() -> Iterator[None]:
+    """Run the body with warnings discarded: what Python will one day refuse to pickle is stored as long as it can be.
+
+    `warnings.catch_warnings` would leave a trace: told of a change, the module forgets what it showed, and shows it
+    again.
+    """
+    filters = warnings.filters
+    warnings.filters = [("ignore", None, Warning, None, 0)]
+    try:
+        yield
+    finally:
+        warnings.filters = filters
 
 
 def _generator_states() -> list[tuple[Callable[[Any], None], Any]]:

@@ -10,11 +10,11 @@ from __future__ import annotations
 import importlib.util
 import sys
 import types
-import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from . import ambient, atoms, pickler, recipes, report, sources
+from .hooks import unwarned
 from .identity import LIVE, Table
 from .lost import Lost
 from .pieces import Library
@@ -129,9 +129,7 @@ class Keeper:
         self._library.begin(self.generation + 1)
         try:
             self._bind(run, touched, live)
-            with warnings.catch_warnings():
-                # What Python will one day refuse to pickle is stored as long as it can be.
-                warnings.simplefilter("ignore")
+            with unwarned():
                 self._dump(run, live)
             return self._finish(run, early, dict(runtime or {}), dict(texts or {}))
         finally:

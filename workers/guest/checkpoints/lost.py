@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _OPERATORS = (
     "add",
@@ -63,13 +66,13 @@ class Lost:
         # Protocol probes (copy, pickle, inspect, IPython) ask for dunders and expect AttributeError for "no".
         if name.startswith("__") and name.endswith("__"):
             raise AttributeError(name)
-        raise LostObjectError(message(self))
+        _use(self)
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
-        raise LostObjectError(message(self))
+        _use(self)
 
     def __delattr__(self, name: str) -> NoReturn:
-        raise LostObjectError(message(self))
+        _use(self)
 
 
 def message(lost: Lost) -> str:
@@ -89,7 +92,18 @@ def place(lost: Lost, where: str) -> None:
         object.__setattr__(lost, "_where", where)
 
 
+def ends_with(used: Callable[[Lost], None] | None) -> None:
+    """Have every use of a lost value told before it raises; None: it only raises."""
+    global _told  # noqa: PLW0603 - one guest, one code that runs
+    _told = used
+
+
+_told: Callable[[Lost], None] | None = None
+
+
 def _use(self: Lost, *_args: object, **_kwargs: object) -> NoReturn:
+    if _told is not None:
+        _told(self)
     raise LostObjectError(message(self))
 
 

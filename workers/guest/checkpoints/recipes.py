@@ -79,6 +79,8 @@ def reduce_weak_reference(reducers: Reducers, reference: weakref.ref[Any]) -> An
     target = reference()
     if target is None:
         return reducers.lose(reference, "what it referred to is gone", "a dead weak reference")
+    if reference.__callback__ is not None:
+        reducers.rebuilt(reference, "nothing is called any more when what it refers to goes")
     return rebuild.wrapped, (weakref.ref, target)
 
 

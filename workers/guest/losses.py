@@ -1,0 +1,53 @@
+"""Which variables a step that ends now would lose, beyond those that its base has lost already."""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from .checkpoints.report import NameReport
+
+__all__ = ["Losses"]
+
+#: What is remade so that nobody can tell: a file of the workspace, opened again where it stood.
+_EXACT = ("is opened again where it stood",)
+
+
+class Losses:
+    """What the base's report says of its names, and which objects they were bound to."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[str, str, Any, int]] = {}
+
+    def take(self, names: Iterable[NameReport], namespace: Mapping[str, Any]) -> None:
+        """Take a checkpoint's report as the base of what follows. No value is kept alive for it."""
+        self._known = {
+            each.name: (each.why, each.where, _weak(namespace[each.name]), id(namespace[each.name]))
+            for each in names
+            if each.status != "kept" and each.name in namespace
+        }
+
+    def new(self, names: Iterable[NameReport], namespace: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """Yield the names that would lose something now, and why."""
+        for each in names:
+            if each.status == "kept" or each.why.endswith(_EXACT) or each.name not in namespace:
+                continue
+            if self._inherited(each, namespace[each.name]):
+                continue
+            yield each.name, f"{each.where}: {each.why}" if each.where else each.why
+
+    def _inherited(self, now: NameReport, value: Any) -> bool:
+        why, where, weak, number = self._known.get(now.name, ("", "", None, 0))
+        if (why, where) != (now.why, now.where):
+            return False
+        return weak() is value if weak is not None else number == id(value)
+
+
+def _weak(value: Any) -> Any:
+    try:
+        return weakref.ref(value)
+    except TypeError:
+        return None

@@ -218,7 +218,7 @@ class Lane:
         with contextlib.suppress(FileNotFoundError):
             played.trace = [line.partition(" ")[2] for line in orders.with_suffix(".trace").read_text().splitlines()]
         played.effects = self._effects(session)
-        played.kills += sum(act.startswith(("guest\t", "worker\t")) for act in played.acts)
+        played.kills += sum(act.startswith(("guest\t", "worker\t", "zygote\t")) for act in played.acts)
         return played
 
     async def _session(self, program: Program, session: str) -> None:

@@ -20,6 +20,8 @@ STORM_KILLS = 8
 CALM = 9
 #: Second kills during the replay after each fourth boundary.
 REPLAYS = 4
+#: The process that guests are forked from is killed at each seventh boundary.
+ZYGOTES = 7
 #: Boundaries a lease or a message is disturbed at; each costs a lease or two in time.
 STOPS = 3
 
@@ -27,6 +29,7 @@ SCENARIOS = (
     "undisturbed",
     "kill guest",
     "kill worker",
+    "kill zygote",
     "kill in replay",
     "storm",
     "suspended",
@@ -62,6 +65,8 @@ def cases(program: Program, calm: Played) -> Iterator[Case]:
         yield Case(name, "kill worker", ((label, nth, "worker"),))
         if number >= born:
             yield Case(name, "kill guest", ((label, nth, "guest"),))
+    for label, nth in at[born::ZYGOTES]:
+        yield Case(name, "kill zygote", ((label, nth, "zygote"),))
     for number, (label, nth) in enumerate(at[born::REPLAYS]):
         for more, first, second in ((1, "guest", "worker"), (2, "worker", "guest"), (4, "guest", "guest")):
             again: Order = ("*", more + number % 3, second)

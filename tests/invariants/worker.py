@@ -145,11 +145,9 @@ class Observed:
             self._act(action, orders, event)
 
     def _act(self, action: str, orders: Orders, event: events.Event) -> None:
+        for pid in victims(action, orders.guest):
+            kill(pid)
         match action:
-            case "guest":
-                kill(orders.guest)
-            case "worker":
-                os.kill(os.getpid(), signal.SIGKILL)
             case "stop":
                 os.kill(os.getpid(), signal.SIGSTOP)
             case "stop guest":
@@ -160,11 +158,6 @@ class Observed:
             case "silence":
                 assert self.worker is not None
                 self.worker._leases.attach(Silent())
-            case "tell":
-                pass  # whoever watches reads what was carried out
-            case _:
-                msg = f"an order nobody knows: {action}"
-                raise ValueError(msg)
 
     def listen(self, source: Any) -> None:
         """Keep what offers work, so that it can be delivered again."""
@@ -190,8 +183,21 @@ class Silent:
         del pid, tasks
 
 
+def victims(action: str, guest: int) -> list[int]:
+    """Return the processes that an order kills."""
+    match action:
+        case "guest":
+            return [guest]
+        case "worker":
+            return [os.getpid()]
+        case "zygote":
+            # What guests are forked from: this process has no other children.
+            return [int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
+    return []
+
+
 def kill(pid: int) -> None:
-    """SIGKILL a guest and wait until it is dead: what comes after this event never reaches it."""
+    """SIGKILL a process and wait until it is dead: what comes after this event never reaches it."""
     with contextlib.suppress(ProcessLookupError):
         pidfd = os.pidfd_open(pid)
         try:

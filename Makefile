@@ -48,6 +48,7 @@ hammer: setup ## the store and commits, by thousands of kills, wake-ups and hist
 	$(BIN)/python -m pytest tests/store tests/blobs tests/whole/test_commits.py $(ARGS)
 
 python: setup ## compare with CPython at length: restores between statements, its own tests, popular packages
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --group packages
 	$(BIN)/python -m pytest -m python $(ARGS)
 
 fuzz-frames: setup ## fuzz what the host makes of a guest's bytes, by coverage (needs atheris)

@@ -19,3 +19,15 @@ def interpreter() -> Iterator[Warm]:
 def guests() -> Iterator[Warm]:
     with Warm("guest") as warm:
         yield warm
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the packages that are not installed, whose tests were not run."""
+    from .test_packages import NO_NETWORK, WORK, installed
+
+    known = {**WORK, **NO_NETWORK}
+    missing = sorted(known.keys() - set(installed(known)))
+    if missing:
+        terminalreporter.write_line(
+            f"packages not tried, since they are not installed (make python): {', '.join(missing)}"
+        )

@@ -24,6 +24,7 @@ PATIENCE = 240.0
 #: Part of every full run.
 QUICK = ("test_scope", "test_patma", "test_contextlib", "test_decorators")
 
+#: Without test_time, which sets the machine's clock if it may, and test_logging, which waits for sockets.
 MODULES = (
     *QUICK,
     "test_asyncgen", "test_asyncio.test_locks", "test_asyncio.test_queues", "test_asyncio.test_taskgroups",
@@ -35,20 +36,20 @@ MODULES = (
     "test_extcall", "test_float", "test_format", "test_fractions", "test_fstring", "test_functools", "test_future_stmt",
     "test_generator_stop", "test_generators", "test_genericalias", "test_genexps", "test_global", "test_grammar",
     "test_heapq", "test_inspect", "test_int", "test_isinstance", "test_iter", "test_itertools", "test_json",
-    "test_keywordonlyarg", "test_list", "test_listcomps", "test_logging", "test_named_expressions", "test_opcodes",
+    "test_keywordonlyarg", "test_list", "test_listcomps", "test_named_expressions", "test_opcodes",
     "test_operator", "test_ordered_dict", "test_pep646_syntax", "test_pickle", "test_positional_only_arg", "test_pow",
     "test_property", "test_queue", "test_raise", "test_random", "test_range", "test_re", "test_richcmp", "test_scope",
     "test_set", "test_setcomps", "test_slice", "test_sort", "test_statistics", "test_string", "test_struct",
     "test_subclassinit", "test_super", "test_symtable", "test_sys_setprofile", "test_sys_settrace", "test_syntax",
-    "test_textwrap", "test_threading", "test_threading_local", "test_time", "test_traceback", "test_tuple",
+    "test_textwrap", "test_threading", "test_threading_local", "test_traceback", "test_tuple",
     "test_type_aliases", "test_type_params", "test_typing", "test_unicode_identifiers", "test_unpack", "test_unpack_ex",
     "test_userdict", "test_warnings", "test_weakref", "test_weakset", "test_with", "test_yield_from", "test_zoneinfo",
 )  # fmt: skip
 
-#: What a guest refuses, as its errors say it: another process, a socket that leads outside.
+#: What a guest refuses, as its errors say it: another process, a socket that leads outside, a file outside.
 _REFUSALS = re.compile(
     r"PermissionError: \[Errno (1|13)\]|BlockingIOError: \[Errno 11\] Resource temporarily|"
-    r"OSError: \[Errno (1|13|97)\]|can't start new process|RuntimeError: can't fork"
+    r"OSError: \[Errno (1|13|30|97)\]|can't start new process|RuntimeError: can't fork"
 )
 
 #: Other differences: by the test's id, or a beginning of it that ends with ``*``, the reason.
@@ -87,7 +88,7 @@ async def inside(client: Client, name: str) -> dict[str, str]:
 
 
 def needs_what_a_guest_has_not(outcome: str) -> bool:
-    """Whether a test failed inside because it starts a process or opens a socket."""
+    """Whether a test failed inside because it starts a process, opens a socket, or writes outside its folder."""
     return _REFUSALS.search(outcome) is not None
 
 

@@ -21,8 +21,9 @@ class LocalSemaphore:
 
     SEM_VALUE_MAX = 2**31 - 1
 
-    def __init__(self, kind: int, value: int, maxvalue: int, _name: str | None, _unlink: bool) -> None:  # noqa: FBT001
-        """Take the arguments of the original; the last two mean nothing where nobody else can open it."""
+    def __init__(self, kind: int, value: int, maxvalue: int, name: str | None, unlink: bool) -> None:  # noqa: FBT001
+        """Take the arguments of the original, by its names; the last two mean nothing where nobody else can open it."""
+        del name, unlink
         if kind not in (0, 1):
             raise ValueError("unrecognized kind")
         self.kind = kind

@@ -96,7 +96,10 @@ class Displays:
 
         def backend(name: str) -> Any:
             if name == "FigureCanvas":
-                return importlib.import_module("matplotlib.backends.backend_agg").FigureCanvasAgg
+                # Kept in the module too: pyplot asks for it once, and then takes what the module's dict holds.
+                canvas = importlib.import_module("matplotlib.backends.backend_agg").FigureCanvasAgg
+                module.FigureCanvas = canvas  # type: ignore[attr-defined]
+                return canvas
             raise AttributeError(name)
 
         def show(*_args: Any, **_options: Any) -> None:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import hashlib
+import operator
 import os
 import random
 import sys
@@ -40,6 +41,8 @@ class Stream:
 
     def read(self, size: int) -> bytes:
         """Return the next bytes, as ``os.urandom`` would."""
+        # Before anything moves: a size that is no integer would make the position none, for good.
+        size = operator.index(size)
         if size < 0:
             raise ValueError("negative argument not allowed")
         with self._lock:

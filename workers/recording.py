@@ -18,6 +18,8 @@ from perdure.engine.ids import record_id, step_id
 from perdure.engine.journal import DISPLAY, outcome_of
 from perdure.engine.refs import stored
 
+from .messages import ProtocolViolation
+
 if TYPE_CHECKING:
     from perdure.engine.blobs import BlobStore
     from perdure.engine.durable import Attempt, Promise
@@ -111,6 +113,9 @@ class Recorder:
         self._room = asyncio.Event()
         self._room.set()
         self._backlog = 0
+        self._shown = 0
+        #: Characters that may be recorded; the guest cuts what is more, and one that does not is hostile.
+        self.most: int | None = None
         self._writing = False
         # A deadline is recorded from elsewhere than the queue: two writers would take the same number.
         self._one = asyncio.Lock()
@@ -166,6 +171,10 @@ class Recorder:
         last.characters += characters
         last.weight += weight
         self._backlog += weight
+        self._shown += weight
+        if self.most is not None and self._shown > self.most:
+            msg = f"it showed more than {self.most} characters, which output_characters and display_bytes do not allow"
+            raise ProtocolViolation(msg)
         if last.weight > OUTPUT_BATCH:
             self._queued.set()
         if self._backlog > OUTPUT_BACKLOG:

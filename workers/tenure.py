@@ -47,6 +47,10 @@ if TYPE_CHECKING:
 __all__ = ["Tenure"]
 
 
+#: Characters beyond its limits that a guest may write: it says what was cut, once for each display.
+SAID_OF_CUTS = 1 << 20
+
+
 class Tenure:
     """Works on one execution for as long as the attempt lasts."""
 
@@ -194,6 +198,8 @@ class Tenure:
         if not (kept or self._step or records or self._deaths.any):
             self._kept = False  # It was gone when it was wanted: nothing of this execution ran in it.
         run.kept = self._kept
+        limits = job.head.settings.limits
+        run.recorder.most = limits.output_characters + limits.display_bytes + SAID_OF_CUTS
         message = await self._message()
         # A guest of the first run had what this one lacks; it may not go on as if it had been lost then.
         message["lost_ends"] = self._kept and not kept

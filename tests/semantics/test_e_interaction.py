@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.whole.kit import kill_guests
+
 if TYPE_CHECKING:
     from .kit import Talk
 
@@ -69,3 +71,108 @@ async def test_e2_a_call_never_awaited_is_said_with_its_line(talk: Talk) -> None
 async def test_e4_progress_with_carriage_returns_comes_intact(talk: Talk) -> None:
     code = "import time\nfor i in range(4):\n    print(f'\\r{i}/3', end='')\nprint('\\nnaïve ✓')"
     assert await talk.printed(code) == "\r0/3\r1/3\r2/3\r3/3\nnaïve ✓\n"
+
+
+async def test_e1_input_that_nobody_will_answer_is_the_end_of_input(talk: Talk) -> None:
+    code = """
+lines = []
+while True:
+    try:
+        lines.append(input('> '))
+    except EOFError:
+        break
+lines, 'over'
+"""
+    execution = await talk.submit(code)
+    await answer_all(talk, execution.id, ["a"])
+    while not (pending := await talk.client.pending(execution.id)):
+        await talk.client.substrate.changed(0.2)
+    await talk.client.fail(pending[0].id, "the terminal is closed")
+    async with asyncio.timeout(30):
+        assert (await execution.result()).value == (["a"], "over")
+    execution = await talk.submit("input('? ')")
+    waiting = await talk.until(execution, "waiting")
+    await talk.client.fail(waiting.calls[0], "the terminal is closed")
+    result = await execution.result()
+    assert (result.error and (result.error.type, result.error.message)) == ("InputClosed", "the terminal is closed")
+
+
+RICH = """
+class Table:
+    def __repr__(self): return 'a table'
+    def _repr_html_(self): return '<b>a table</b>'
+    def _repr_png_(self): return b'\\x89PNG'
+    def _repr_latex_(self): return None
+"""
+
+
+async def test_e3_a_rich_value_comes_as_a_bundle(talk: Talk) -> None:
+    result = await talk.run(RICH + "Table()")
+    assert result.display == {"text/html": "<b>a table</b>", "image/png": "iVBORw==", "text/plain": "a table"}
+    assert result.repr == "a table"
+    result = await talk.run(
+        "class M:\n    def _repr_mimebundle_(self, **k): return {'x/y': 'z', 'x/j': {'a': 1}}, {}\nM()"
+    )
+    assert result.display is not None
+    assert (result.display["x/y"], result.display["x/j"]) == ("z", '{"a": 1}')
+    assert (await talk.run("[1, 2]")).display is None
+    html = await talk.run("import pandas\npandas.DataFrame({'n': [1]})")
+    assert "<table" in (html.display or {})["text/html"]
+
+
+async def test_e3_displays_come_among_the_output_once_and_in_order(talk: Talk) -> None:
+    code = RICH + "print('before')\ndisplay(Table(), 5)\nprint('after')\nlook('x')\n"
+    execution = await talk.submit(code)
+    result = await execution.result()
+    shown = [e async for e in execution.events(follow=False) if e.type in ("output", "display")]
+    assert [e.text if e.type == "output" else e.data["text/plain"] for e in shown] == [
+        "before\n",
+        "a table",
+        "5",
+        "after\n",
+    ]
+    assert [e.offset for e in shown] == [0, 7, 8, 9]
+    assert result.characters == 15
+    rest = [e.type async for e in execution.events(8, follow=False) if e.type in ("output", "display")]
+    assert rest == ["display", "output"]
+
+
+async def test_e3_a_large_display_is_stored_by_reference_and_replayed_once(talk: Talk) -> None:
+    show = "display({'image/png': b'x' * 600_000, 'text/plain': 'big'}, raw=True)"
+    code = f"print('on')\n{show}\nname = input('? ')\ndisplay(name)"
+    execution = await talk.submit(code)
+    await talk.until(execution, "waiting")
+    kill_guests()
+    await answer_all(talk, execution.id, ["Ada"])
+    async with asyncio.timeout(30):
+        result = await execution.result()
+    assert result.error is None
+    shown = [e async for e in execution.events(follow=False) if e.type == "display"]
+    assert [e.data["text/plain"] for e in shown] == ["big", "'Ada'"]
+    assert len(shown[0].data["image/png"]) == 800_000
+    records = [r for r in (await execution.tree()).children[0].children if r.kind == "output"]
+    assert any("$ref" in str(r.param["chunks"])[:2000] for r in records)
+    assert not any("differed" in note for note in result.notes)
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ("raise SystemExit", "_repr_html_ raised SystemExit"),
+        ("return 'x' * 20_000_000", "text/html was left out"),
+        ("return 5j", "_repr_html_ raised TypeError"),
+    ],
+)
+async def test_e3_a_hostile_display_is_contained_and_named(talk: Talk, body: str, says: str) -> None:
+    result = await talk.run(f"class Bad:\n    def _repr_html_(self): {body}\nBad()")
+    assert result.status == "ok"
+    assert any(says in note for note in result.notes), result.notes
+    await talk.run("del _, Bad\nOut.clear()")
+    await talk.answers()
+
+
+async def test_e3_the_budget_of_displays_is_named(talk: Talk) -> None:
+    session = await talk.client.session("gallery", limits={"display_bytes": 1000})
+    result = await (await session.submit("for _ in range(3): display({'text/html': 'x' * 600}, raw=True)")).result()
+    assert any("2 displays were cut, beyond display_bytes (1000)" in note for note in result.notes)
+    assert (await talk.output(result.execution)).count("display cut") == 2

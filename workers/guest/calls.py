@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Call", "Calls", "Proxy"]
 
+#: Errors that say nobody will answer.
+_UNANSWERED = ("CallFailed", "CallCancelled", "CallTimeout")
 #: Bytes of encoded arguments that travel inside the message.
 INLINE_ARGS = 256 << 10
 
@@ -193,7 +195,12 @@ class Calls:
             sys.stdout.write(text)
             sys.stdout.flush()
         asked = self._send("input", {"prompt": text}, self.where()[0], None)
-        return str(self._outcome(self._hub.wait_reply(asked)))
+        outcome = self._hub.wait_reply(asked)
+        error = outcome.get("error")
+        if error is not None and error.get("type") in _UNANSWERED:
+            # What reads lines until there are no more looks for EOFError, and for nothing of ours.
+            outcome = {"error": {**error, "type": "InputClosed"}}
+        return str(self._outcome(outcome))
 
     # -- calling ---------------------------------------------------------------
 

@@ -13,6 +13,7 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from .orders import check
 from .signals import Guard
 from .wire import Chunk, Decoder, Streams, chunk_frames, message_frame
 
@@ -73,7 +74,7 @@ class Channel:
         for frame in self._decoder.feed(data):
             if isinstance(frame, Chunk):
                 self.streams.add(frame)
-            elif frame["t"] == "stream":
+            elif check(frame)["t"] == "stream":
                 self.streams.announce(frame["id"], frame["size"])
             else:
                 yield frame

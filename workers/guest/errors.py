@@ -16,6 +16,7 @@ __all__ = [
     "Cancelled",
     "CapabilityNotGranted",
     "ForeignLoop",
+    "InputClosed",
     "NoExecution",
     "NotPerformed",
     "TooLarge",
@@ -69,6 +70,10 @@ class BadAnswer(CallError):
     """The answer given from outside does not fit."""
 
 
+class InputClosed(CallError, EOFError):
+    """Nobody will answer ``input()``: whoever could have refused, or the question was given up."""
+
+
 class NotPerformed(CallError):
     """The call certainly had no effect, and was not tried again."""
 
@@ -101,6 +106,7 @@ _PUBLIC = {
         BadArguments,
         BadReply,
         BadAnswer,
+        InputClosed,
         NotPerformed,
         TooLarge,
         NoExecution,

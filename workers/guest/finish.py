@@ -80,7 +80,7 @@ def _value(guest: Guest, number: int, value: Any, message: Message) -> list[str]
     if not plain:
         return notes
     text = json.dumps(data, separators=(",", ":"))
-    if len(text) <= limits.inline:
+    if len(text) <= min(limits.inline, limits.result):
         message["value"], message["has_value"] = data, True
     elif len(text) <= limits.result:
         message["value_stream"] = guest.channel.send_stream(text.encode())

@@ -1,0 +1,40 @@
+"""C1: messages are typed on both sides; the documentation lists them all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+from perdure.workers.guest.orders import ORDERS, check
+from perdure.workers.guest.wire import WireError
+from perdure.workers.messages import FromGuest
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"t": "nonsense"},
+        {"t": "execute"},
+        {"t": "execute", "execution": 5},
+        {"t": "reply", "path": "main.0", "extra": 1},
+        {"t": "cancel", "reason": "x"},
+    ],
+)
+def test_c1_the_guest_takes_no_message_that_is_not_in_its_table(message: dict[str, Any]) -> None:
+    with pytest.raises(WireError):
+        check(message)
+
+
+def test_c1_every_message_of_the_documentation_is_in_a_table() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "design.md").read_text()
+    to_guest, _, rest = page.partition("Guest to host:")
+    from_guest = rest.partition("**Lineage.**")[0]
+    named = {
+        line.split("`")[1] for line in to_guest.partition("Host to guest:")[2].splitlines() if line.startswith("| `")
+    }
+    assert {*ORDERS} == (named - {"t"}) | {"stream"}
+    said = {line.split("`")[1] for line in from_guest.splitlines() if line.startswith("| `")}
+    known = {get_args(each.model_fields["t"].annotation)[0] for each in get_args(get_args(FromGuest)[0])}
+    assert known == (said - {"t"}) | {"stream"}

@@ -323,6 +323,16 @@ class TestTasks:
         assert machine.messages.executes == {}
         assert machine.task(200, "a") == ("fulfilled", 1)
 
+    def test_a_timers_task_is_not_offered_just_before_it_resolves(self, machine: Machine) -> None:
+        machine.join()
+        machine.create(0, "sleep", target=ANY, timer="true", timeout=1000, delay="999")
+        machine.create(0, "long", target=ANY, timer="true", timeout=5000, delay="999")
+        machine.tick(999)
+        assert list(machine.messages.executes) == ["long"]
+        machine.tick(1000)
+        assert machine.messages.executes == {}
+        assert machine.task(1000, "sleep") == ("fulfilled", 0)
+
     def test_tasks_are_searched_by_what_is_seen(self, machine: Machine) -> None:
         ready(machine)
         machine.create(0, "b", target=ANY)

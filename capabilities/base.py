@@ -90,6 +90,8 @@ class Capability:
     answer: Callable[[Mapping[str, Any], Any], Any] | None = None
     doc: str = ""
     injects: tuple[str, ...] = ()
+    #: The Resonate group whose workers have the function, if it is not this worker's.
+    remote: str | None = None
     _arguments: TypeAdapter[Any] = field(repr=False)
     _reply: TypeAdapter[Any] = field(repr=False)
 
@@ -155,7 +157,7 @@ class Capability:
         }
 
 
-def capability(
+def capability(  # noqa: PLR0913 - one keyword a choice, each with its default
     name: str,
     *,
     effect: Effect = "unknown",
@@ -165,11 +167,13 @@ def capability(
     probe: Callable[..., Any] | None = None,
     external: bool = False,
     answer: Callable[[Mapping[str, Any], Any], Any] | None = None,
+    remote: str | None = None,
 ) -> Callable[[Callable[..., Any]], Capability]:
     """Make a capability of an annotated function; raise BadCapability if it cannot be one.
 
     A keyword-only parameter ``key: str`` or ``ctx: CallContext`` is filled in by the host. The body of an external
     capability never runs; ``answer(arguments, value)`` checks what is answered and returns it, or raises BadAnswer.
+    Nor does the body of a ``remote`` one: any Resonate worker of that group serves it, by a function of this name.
     """
 
     def make(function: Callable[..., Any]) -> Capability:
@@ -179,6 +183,8 @@ def capability(
             signature.parameters.keys() | set(injects)
         ):
             raise BadCapability(f"{name}: its probe must take the parameters that the handler takes, key and ctx too")
+        if remote is not None:
+            _check_remote(name, effect, injects, external=external)
         reply = _adapter(name, signature.return_annotation)
         return Capability(
             name=name,
@@ -192,6 +198,7 @@ def capability(
             answer=_answers(name, reply, answer) if external else None,
             doc=inspect.getdoc(function) or "",
             injects=injects,
+            remote=remote,
             _arguments=_adapter(name, _arguments_type(signature)),
             _reply=reply,
         )
@@ -236,6 +243,21 @@ def _check(
         msg = f"{name}: only what is answered from outside may wait without a timeout"
     elif max_retries is not None and max_retries < 0:
         msg = f"{name}: max_retries is {max_retries}; 0 means never"
+    else:
+        return
+    raise BadCapability(msg)
+
+
+def _check_remote(name: str, effect: str, injects: tuple[str, ...], *, external: bool) -> None:
+    if external:
+        msg = f"{name}: what another worker serves is not answered by a person: leave out external or remote"
+    elif effect != "repeat":
+        msg = (
+            f"{name}: its effect is {effect!r}, and a worker elsewhere does its work again after a crash without "
+            "asking us: only what may be repeated can be remote"
+        )
+    elif injects:
+        msg = f"{name}: {injects[0]} is handed to handlers of this worker; the id of the remote promise is as stable"
     else:
         return
     raise BadCapability(msg)

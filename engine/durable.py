@@ -139,17 +139,18 @@ class Promises:
         *,
         timeout_at: int,
         parent: str | None = None,
-        target: bool = False,
+        target: bool | str = False,
         external: bool = False,
         settled: bool = False,
     ) -> Promise:
         """Create a promise, or return the one that has this id already.
 
-        With ``target`` a worker takes it as a task; ``settled``: it is born resolved, whatever ``timeout_at``.
+        With ``target`` a worker takes it as a task, one of ours or of the group it names; ``settled``: it is born
+        resolved, whatever ``timeout_at``.
         """
         tags = {KIND: kind}
         if target:
-            tags["resonate:target"] = self.target()
+            tags["resonate:target"] = self._resolve(target) if isinstance(target, str) else self.target()
         if external:
             tags["resonate:external"] = "true"
         request = _create_request(id, parent or origin_of(id), param, timeout_at, tags, settled=settled)

@@ -19,6 +19,7 @@ __all__ = [
     "parse_record",
     "parse_step",
     "record_id",
+    "rpc_id",
     "session_name",
     "settings_id",
     "step_id",
@@ -107,6 +108,11 @@ def cancel_id(execution: str) -> str:
 def death_id(execution: str, number: int) -> str:
     """Name the record of the ``number``-th death of a guest (from 0) in an execution."""
     return f"{execution}:d{number}"
+
+
+def rpc_id(execution: str, key: str, retry: int) -> str:
+    """Name what a worker elsewhere is asked for, by the call's idempotency key and the number of its try."""
+    return f"{execution}:rpc.{key}.{retry}"
 
 
 def step_id(execution: str, step: int) -> str:

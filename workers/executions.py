@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -22,6 +23,7 @@ from perdure.engine.records import ErrorInfo, Result
 from perdure.engine.seals import CheckpointForged
 
 from .admission import Refused, admit
+from .elsewhere import ask_elsewhere
 from .handlers import Handlers, Scope
 from .live import Live
 from .stopping import stop
@@ -133,6 +135,7 @@ class Executions:
             attempt=attempt.version,
             lease_ttl=services.settings.lease_seconds,
             lease_left=lambda: services.leases.left(attempt.id, attempt.version),
+            elsewhere=partial(ask_elsewhere, services.promises),
         )
 
     # -- cancels, answers, and ends by others ------------------------------------------

@@ -26,11 +26,12 @@ from perdure.capabilities.errors import (
     as_call_error,
 )
 from perdure.engine.durable import now_ms
+from perdure.engine.ids import rpc_id
 
 from .identity import known_dead
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping
 
     from perdure.capabilities.base import BoundCall, Capability
     from perdure.capabilities.registry import Registry
@@ -55,6 +56,8 @@ class Scope:
     lease_ttl: float
     #: Seconds for which the lease is sure to last; no handler starts at or below zero.
     lease_left: Callable[[], float]
+    #: Asks a worker of another group: promise id, capability, encoded arguments.
+    elsewhere: Callable[[str, Capability, Any], Awaitable[Any]] | None = None
 
 
 @dataclass(slots=True)
@@ -201,6 +204,9 @@ class Handlers:
         arguments: Mapping[str, Any] = bound.injected(key=self._key(request), ctx=context)
         try:
             async with asyncio.timeout(timeout):
+                if capability.remote is not None and self.scope.elsewhere is not None:
+                    id = rpc_id(self.scope.execution, self._key(request), retry)
+                    return await self.scope.elsewhere(id, capability, request.data)
                 if inspect.iscoroutinefunction(function):
                     return await function(**arguments)
                 return await asyncio.to_thread(function, **arguments)

@@ -24,6 +24,8 @@ from typing import Any
 
 MARKER = "marker-of-a-secret-that-no-guest-may-see"
 HERE = Path(__file__).parent
+#: As it was when nobody had attacked: whoever runs the tests may have chosen another than the usual one.
+PRIORITY = os.getpriority(os.PRIO_PROCESS, 0)
 
 RUNNER = """
 import json
@@ -129,7 +131,7 @@ class Scene:
             "files appeared": bool(self._listing() - self.listing),
             "a signal arrived": bool(self.signals),
             "limits changed": resource.getrlimit(resource.RLIMIT_STACK) != limits,
-            "priority changed": os.getpriority(os.PRIO_PROCESS, 0) != 0,
+            "priority changed": os.getpriority(os.PRIO_PROCESS, 0) != PRIORITY,
             "processors changed": os.sched_getaffinity(0) != processors,
             "a TCP connection arrived": _arrived(self.tcp),
             "a datagram arrived": _arrived(self.udp),

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field
 
 __all__ = [
+    "COMMON",
     "DEFAULT_LIMITS",
     "ISOLATION_LEVELS",
     "STRATEGIES",
@@ -150,6 +151,14 @@ class Submission(BaseModel):
     nonce: str = ""
 
 
+#: What guests find imported anyway: cheap, common, and the same in every environment.
+COMMON = (
+    *("base64", "collections.abc", "copy", "csv", "dataclasses", "datetime", "decimal", "enum", "fractions", "hashlib"),
+    *("heapq", "itertools", "math", "pathlib", "pprint", "re", "statistics", "string", "textwrap", "urllib.parse"),
+    *("uuid", "zoneinfo"),
+)
+
+
 class WorkerSettings(_Settings):
     """How a worker behaves."""
 
@@ -170,7 +179,7 @@ class WorkerSettings(_Settings):
     drain_seconds: Annotated[float, Field(ge=0)] = 5.0
     #: Packages imported once, for all guests: each costs every guest a little memory, and saves whoever uses it its
     #: import. Those that are not installed, or start threads, are left out and named.
-    preload: tuple[str, ...] = ()
+    preload: tuple[str, ...] = COMMON
     #: Deaths of a guest, in a row and with nothing newly recorded between them, after which its step has failed.
     poison_deaths: Annotated[int, Field(ge=1)] = 3
     #: A step ends inside an execution once replaying it would take this much computing (s): a commit costs

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from perdure.engine.errors import PerdureError
+
 from .confine.bwrap import wrap
 from .guest.launch import argv, environment
 
@@ -48,7 +50,7 @@ MESSAGE_MAX = 1 << 20
 WORDS_KEPT = 4000
 
 
-class ZygoteFailed(Exception):
+class ZygoteFailed(PerdureError):
     """A zygote did not start. ``importing`` names the package at fault, ``layer`` the layer that was missing."""
 
     def __init__(self, why: str, *, importing: str = "", layer: str = "", errno: int = 0) -> None:
@@ -59,7 +61,7 @@ class ZygoteFailed(Exception):
         super().__init__(why)
 
 
-class ZygoteGone(Exception):
+class ZygoteGone(PerdureError):
     """The zygote ended, or did not answer, while it was asked for a guest."""
 
 

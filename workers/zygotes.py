@@ -94,8 +94,8 @@ class Zygotes:
         self._readable: dict[Path, asyncio.Task[Readable]] = {}
         self._current: dict[Kind, asyncio.Task[Source]] = {}
         self._retired: set[Zygote] = set()
-        #: Packages that could not be preloaded, and why.
-        self.failed: dict[str, str] = {}
+        #: Packages that could not be preloaded, and why, by interpreter.
+        self._failed: dict[str, dict[str, str]] = {}
 
     async def get(self, kind: Kind) -> Source:
         """Return the zygote of this kind. Raises SandboxUnavailable, ZygoteFailed, InterpreterUnusable."""
@@ -190,20 +190,25 @@ class Zygotes:
 
     async def _preloaded(self, plan: Plan, timeout: float = START_TIMEOUT) -> Zygote:
         """Start a zygote, without the packages that keep it from starting."""
-        wanted = tuple(name for name in self._preload if name not in self.failed)
+        failed = self._failed.setdefault(plan.python, {})
+        wanted = tuple(name for name in self._preload if name not in failed)
         try:
             zygote = await Zygote.start(replace(plan, preload=wanted), timeout)
         except ZygoteFailed as exc:
             if exc.importing not in wanted:
                 raise
-            self._not_preloaded({exc.importing: exc.why})
+            self._not_preloaded(plan.python, {exc.importing: exc.why})
             return await self._preloaded(plan, timeout)
-        self._not_preloaded(zygote.failed)
+        self._not_preloaded(plan.python, zygote.failed)
         return zygote
 
-    def _not_preloaded(self, failed: dict[str, str]) -> None:
+    def failed(self, python: Path) -> dict[str, str]:
+        """Packages that could not be preloaded for this interpreter, and why."""
+        return self._failed.get(str(python), {})
+
+    def _not_preloaded(self, python: str, failed: dict[str, str]) -> None:
         for name, why in failed.items():
-            self.failed[name] = why
+            self._failed[python][name] = why
             log.warning("zygote.not_preloaded", package=name, reason=why)
 
     async def close(self) -> None:

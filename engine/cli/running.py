@@ -12,7 +12,7 @@ from ..client import AGAIN, Client
 from ..errors import SessionBusy
 from ..ids import execution_id, parse_record
 from ..sessions import read_settings
-from ..settings import WorkerSettings
+from ..settings import COMMON, WorkerSettings
 from ..substrate import Substrate
 from .choosing import Choices, read_script, unfinished
 from .failing import hear_worker
@@ -126,5 +126,5 @@ async def run_worker(
     else:
         substrate = Substrate.remote(url, folder=state, blobs=blobs, group=group, key=key)
     await importlib.import_module("perdure.workers.service").serve(
-        substrate, grants, WorkerSettings(group=group, preload=preload)
+        substrate, grants, WorkerSettings(group=group, preload=(*COMMON, *preload))
     )

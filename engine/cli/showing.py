@@ -184,8 +184,12 @@ class Following:
             names = ", ".join(f"{report.name} ({report.why})" for report in result.lost[:SHOWN_LOST])
             more = f" and {len(result.lost) - SHOWN_LOST} more" if len(result.lost) > SHOWN_LOST else ""
             say(f"not kept for the next execution: {names}{more}", self._choices)
-        for note in (*_stopped(result), *result.notes):
+        for note in (*_stopped(result), *_walls(result), *result.notes):
             say(note, self._choices)
+
+
+def _walls(result: Result) -> list[str]:
+    return ["isolation: process, which is no security boundary"] if result.isolation == "process" else []
 
 
 def _stopped(result: Result) -> list[str]:

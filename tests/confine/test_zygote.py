@@ -86,7 +86,7 @@ async def test_a_package_that_cannot_be_preloaded_is_named_and_left_out(tmp_path
             patch.setattr("perdure.workers.zygote.environment", environment)
             source = await place.zygotes.get(CORE)
         assert source.zygote.preloaded == ("json", "decimal")
-        failed = place.zygotes.failed
+        failed = place.zygotes.failed(CORE.python)
         assert failed.keys() == set(wanted) - {"json", "decimal"}
         assert "ZeroDivisionError" in failed["raises"]
         assert "ModuleNotFoundError" in failed["no_such_package"]

@@ -15,6 +15,9 @@ from .errors import InterpreterUnusable
 # Not -I: it would ignore PYTHONHASHSEED and the rest of the environment we build.
 GUEST_FLAGS: Final = ("-s", "-P", "-X", "utf8")
 
+# What the runtime inside a guest is written for.
+OLDEST: Final = (3, 12, 0)
+
 # A cold interpreter on a slow disk takes about a second; one that imports half a site in a .pth file, a few.
 _INSPECTION_SECONDS = 20.0
 
@@ -93,7 +96,12 @@ def inspect_interpreter(python: Path) -> Interpreter:
         raise InterpreterUnusable(f"{python} exited with {problem.returncode}: {said}") from problem
     except (OSError, subprocess.TimeoutExpired, ValueError) as problem:
         raise InterpreterUnusable(f"{python} could not be asked about itself: {problem}") from problem
-    return _interpreter(answer)
+    found = _interpreter(answer)
+    if found.version < OLDEST:
+        raise InterpreterUnusable(
+            f"{python} is Python {found.version[0]}.{found.version[1]}; guests need 3.12 or newer"
+        )
+    return found
 
 
 def _interpreter(answer: dict[str, Any]) -> Interpreter:

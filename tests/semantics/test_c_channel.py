@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 
-if TYPE_CHECKING:
-    from .kit import Talk
+from .kit import Talk
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -28,10 +25,12 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
     ],
 )
 async def test_c3_the_channel_cannot_be_corrupted(talk: Talk, other: Talk, code: str, shown: str) -> None:
-    await talk.run("import sys\nsys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__")
-    result = await talk.run(code)
-    assert shown in await talk.output(result.execution, "stdout")
-    await talk.answers()
+    # A session of its own: what it does to its streams lasts.
+    hostile = Talk(talk.client, "hostile")
+    await hostile.run("import sys\nsys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__")
+    result = await hostile.run(code)
+    assert shown in await hostile.output(result.execution, "stdout")
+    await hostile.answers()
     kept = await other.run("untouched")
     assert (kept.value, kept.kept_guest) == (41, True)
 

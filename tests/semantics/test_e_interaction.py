@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from binascii import a2b_base64
 from typing import TYPE_CHECKING
 
 import pytest
@@ -176,3 +177,32 @@ async def test_e3_the_budget_of_displays_is_named(talk: Talk) -> None:
     result = await (await session.submit("for _ in range(3): display({'text/html': 'x' * 600}, raw=True)")).result()
     assert any("2 displays were cut, beyond display_bytes (1000)" in note for note in result.notes)
     assert (await talk.output(result.execution)).count("display cut") == 2
+
+
+FIGURES = """
+import matplotlib.pyplot as plt
+figure, axes = plt.subplots(figsize=(2, 1))
+axes.plot([1, 2, 3])
+"""
+
+
+async def pictures(talk: Talk, execution: str) -> list[bytes]:
+    events = talk.client.execution(execution).events(follow=False)
+    return [a2b_base64(e.data["image/png"]) async for e in events if e.type == "display" and "image/png" in e.data]
+
+
+@pytest.mark.python
+async def test_e3_figures_of_matplotlib_come_out(talk: Talk) -> None:
+    result = await talk.run(FIGURES + "print('shown')\nplt.show()\nplt.get_fignums()")
+    shown = await pictures(talk, result.execution)
+    assert [each[:4] for each in shown] == [b"\x89PNG"]
+    assert result.value == []
+    left_open = await talk.run(FIGURES)
+    assert len(await pictures(talk, left_open.execution)) == 1
+    untouched = await talk.run("plt.get_fignums()")
+    assert (untouched.value, await pictures(talk, untouched.execution)) == ([1], [])
+    drawn_on = await talk.run("axes.set_title('more')")
+    assert len(await pictures(talk, drawn_on.execution)) == 1
+    result = await talk.run("plt.close('all')\nfrom matplotlib.figure import Figure\nalone = Figure((2, 1))\nalone")
+    assert result.display is not None
+    assert a2b_base64(result.display["image/png"])[:4] == b"\x89PNG"

@@ -121,8 +121,10 @@ class Displays:
 
     def _open_figures(self, *, close: bool) -> None:
         pyplot: Any = sys.modules["matplotlib.pyplot"]
+        managers = sys.modules["matplotlib._pylab_helpers"].Gcf.figs
         for number in pyplot.get_fignums():
-            figure = pyplot.figure(number)
+            # Not through pyplot: it would make each of them the current one.
+            figure = managers[number].canvas.figure
             if close or figure.stale:
                 self.display(figure)
                 figure.stale = False

@@ -46,6 +46,14 @@ async def stored_raw(blobs: BlobStore, raw: bytes) -> dict[str, Any]:
     return {"$ref": await blobs.put(raw), "size": len(raw)}
 
 
+def parsed(raw: bytes) -> Any:
+    """Return what JSON text holds."""
+    try:
+        return msgspec.json.decode(raw)
+    except msgspec.DecodeError:
+        return json.loads(raw)
+
+
 def is_ref(data: Any) -> bool:
     """Whether encoded data is the reference to a blob."""
     return isinstance(data, dict) and isinstance(data.get("$ref"), str) and data.keys() <= {"$ref", "size"}
@@ -54,5 +62,5 @@ def is_ref(data: Any) -> bool:
 async def fetched(blobs: BlobStore, data: Any) -> Any:
     """Return encoded data with a reference, if it is one, resolved."""
     if is_ref(data):
-        return json.loads(await blobs.get(data["$ref"]))
+        return parsed(await blobs.get(data["$ref"]))
     return data

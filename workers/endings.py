@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,7 @@ from perdure.engine.records import ErrorInfo, Merged, Prevented, Result, Timings
 from perdure.engine.refs import stored, stored_raw
 
 from .checkpoints import save
-from .requests import refuse_refs
+from .requests import check_text, refuse_refs
 from .showing import bundle_in_done
 from .stopping import seconds_of
 from .totals import Totals
@@ -164,7 +163,7 @@ class Ending:
     async def _value(self, run: Run, done: Done) -> Any:
         if done.value_stream is not None:
             raw = run.guest.link.take(done.value_stream)
-            refuse_refs(json.loads(raw))
+            check_text(raw)
             return await stored_raw(self.services.blobs, raw)
         refuse_refs(done.value)
         return done.value

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from blake3 import blake3
 
 from perdure.capabilities import values
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from .link import Link
     from .messages import Call
 
-__all__ = ["fingerprint", "refuse_refs", "request_of"]
+__all__ = ["check_text", "fingerprint", "refuse_refs", "request_of"]
 
 
 def request_of(call: Call, link: Link, after: int) -> Request:
@@ -42,3 +43,27 @@ def refuse_refs(data: Any) -> None:
     if next(values.refs(data), None) is not None:
         msg = "a reference to a blob in a value of the guest"
         raise ProtocolViolation(msg)
+
+
+def check_text(raw: bytes) -> None:
+    """Check an encoded value of any size, as JSON text. Raises ProtocolViolation.
+
+    It is looked through, and parsed only if it might name a blob: parsing half a gigabyte would stop everybody else for
+    longer than a lease.
+    """
+    try:
+        if b"$ref" in raw or b"\\u0024" in raw:
+            refuse_refs(json.loads(raw))
+        else:
+            _looked_through(raw)
+    except (ValueError, RecursionError) as exc:
+        msg = f"a value that is not JSON: {exc}"
+        raise ProtocolViolation(msg) from None
+
+
+def _looked_through(raw: bytes) -> None:
+    try:
+        msgspec.json.decode(raw, type=msgspec.Raw)
+    except msgspec.DecodeError:
+        # Half a character pair, which the other parser takes.
+        json.loads(raw)

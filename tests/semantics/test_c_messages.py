@@ -9,7 +9,8 @@ import pytest
 
 from perdure.workers.guest.orders import ORDERS, check
 from perdure.workers.guest.wire import WireError
-from perdure.workers.messages import FromGuest
+from perdure.workers.messages import FromGuest, ProtocolViolation
+from perdure.workers.requests import check_text
 
 
 @pytest.mark.parametrize(
@@ -38,3 +39,16 @@ def test_c1_every_message_of_the_documentation_is_in_a_table() -> None:
     said = {line.split("`")[1] for line in from_guest.splitlines() if line.startswith("| `")}
     known = {get_args(each.model_fields["t"].annotation)[0] for each in get_args(get_args(FromGuest)[0])}
     assert known == (said - {"t"}) | {"stream"}
+
+
+@pytest.mark.parametrize(
+    "raw", [b'{"a":', b"nope", b"[1,]", b'{"$ref":"blake3:00","size":1}', b'[{"\\u0024ref":"blake3:00","size":1}]']
+)
+def test_c3_a_large_value_is_looked_through_before_it_is_stored(raw: bytes) -> None:
+    with pytest.raises(ProtocolViolation):
+        check_text(raw)
+
+
+@pytest.mark.parametrize("raw", [b'"x"', b'["\\ud800"]', b'{"a":"$ref"}', b"[]"])
+def test_c3_what_only_looks_like_a_reference_is_a_value(raw: bytes) -> None:
+    check_text(raw)

@@ -135,7 +135,9 @@ def _root_label(root: Promise) -> str:
 def _step(step: Promise, records: tuple[TreeNode, ...]) -> TreeNode:
     value = step.value if isinstance(step.value, dict) else {}
     manifest = value.get("checkpoint")
-    label = f"-> checkpoint of {manifest['names']} names, {manifest['size']} bytes" if manifest else ""
+    line = value.get("line")
+    label = f"to line {line - 1} " if isinstance(line, int) and not value.get("final") else ""
+    label += f"-> checkpoint of {manifest['names']} names, {manifest['size']} bytes" if manifest else ""
     return TreeNode(
         id=step.id,
         kind="step",

@@ -120,6 +120,7 @@ class Ending:
                 "entered": run.recorder.unrecorded(),
                 "final": False,
                 "statement": ends.statement,
+                "line": ends.line,
                 "totals": run.totals._asdict(),
             },
         )

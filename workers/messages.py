@@ -149,6 +149,8 @@ class StepEnds(_Message):
     t: Literal["step"]
     stream: int
     statement: Annotated[int, Field(ge=1)]
+    #: Where that statement begins.
+    line: int | None = None
     entered: Entered | None = None
 
 

@@ -39,6 +39,8 @@ __all__ = [
     "show_tree",
 ]
 
+#: Steps of an execution that are drawn: the first, and the last; what lies between is counted.
+STEPS_FIRST, STEPS_LAST = 2, 5
 #: Columns where no terminal cuts the lines.
 UNCUT = 10_000
 
@@ -222,11 +224,24 @@ async def show_tree(state: Path, execution: str, *, json: bool) -> None:
 
 def _drawn(node: TreeNode) -> Tree:
     drawn = Tree(_line(node))
+    steps = [child for child in node.children if child.kind == "step"]
+    passed = steps[STEPS_FIRST:-STEPS_LAST] if len(steps) > STEPS_FIRST + STEPS_LAST + 1 else []
     for child in node.children:
+        if child in passed:
+            if child is passed[0]:
+                drawn.children.append(Tree(_of_steps(passed)))
+            continue
         if child.kind == "cancel" and not _was_cancelled(node, child):
             continue
         drawn.children.append(_drawn(child))
     return drawn
+
+
+def _of_steps(steps: list[TreeNode]) -> Text:
+    """Return one line for steps that are over: they never run again, and there may be thousands."""
+    calls = sum(record.kind == "call" for step in steps for record in step.children)
+    text = f"{len(steps)} more steps, {steps[0].id.rpartition(':')[2]} to {steps[-1].id.rpartition(':')[2]}"
+    return Text(f"{text}, with {calls} calls (all of them with --json)", style="dim")
 
 
 def _was_cancelled(execution: TreeNode, cancel: TreeNode) -> bool:

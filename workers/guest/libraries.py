@@ -101,9 +101,9 @@ class Libraries:
                 if not isinstance(thing, types.ModuleType | type):
                     break
                 thing = vars(thing).get(part)
-            if isinstance(thing, type) and thing.__module__ != "__main__":
-                value = vars(thing).get(path[-1], thing)
-                if value is thing or _defined_by_code(value) or not callable(value):
+            if isinstance(thing, type) and thing.__module__ != "__main__" and path[-1] in vars(thing):
+                value = vars(thing)[path[-1]]
+                if _defined_by_code(value) or not callable(value):
                     yield f"{thing.__module__}.{thing.__qualname__}.{path[-1]} was changed"
 
     def _assigned(self) -> _Assigned:

@@ -236,7 +236,7 @@ class Guest:
         self._given = self.checkpoints.generation
         self.losses.take(self.checkpoints.reports(), self.namespace.dict)
 
-    def _step_image(self, statement: int) -> tuple[Message, Iterable[tuple[str, str]]]:
+    def _step_image(self, statement: int, line: int) -> tuple[Message, Iterable[tuple[str, str]]]:
         """Return the message that ends a step before a statement, and what would be lost by it."""
         progress = {
             "step": self.steps.commits + 1,
@@ -252,7 +252,7 @@ class Guest:
         lose = list(self.losses.new(users, self.namespace.dict))
         if lose:
             return {}, lose
-        return {"t": "step", "stream": send(), "statement": statement}, ()
+        return {"t": "step", "stream": send(), "statement": statement, "line": line}, ()
 
     def _step_settled(self) -> None:
         """The host has the checkpoint that was made last."""

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from .libraries import Libraries
 from .loop import GuestLoop
+from .namespace import ENGINE_INTERNALS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -119,7 +120,7 @@ class Risks:
 
     def _suspended(self) -> Iterator[str]:
         for name, value in self._namespace.items():
-            if type(value) in _SUSPENDED and name != "_":
+            if type(value) in _SUSPENDED and name not in ENGINE_INTERNALS:
                 yield f"{name} is a {type(value).__name__.replace('_', ' ')}: what runs cannot be stored in the middle"
 
 

@@ -42,7 +42,7 @@ class Steps:
         self._hub = hub
         self._risks = risks
         #: Makes the message that carries the checkpoint, and says what it would lose; given by the guest.
-        self.image: Callable[[int], tuple[Message, Iterable[Loss]]] = lambda _number: ({}, ())
+        self.image: Callable[[int, int], tuple[Message, Iterable[Loss]]] = lambda _number, _line: ({}, ())
         #: Called when the host has settled a step.
         self.settled: Callable[[], None] = lambda: None
         self.commits = 0
@@ -101,7 +101,7 @@ class Steps:
         if found:
             self._note((what, self._units[number - 1].line) for what in found)
             return
-        message, losses = self.image(number)
+        message, losses = self.image(number, self._units[number].line)
         lost = list(losses)
         if lost:
             self._note((f"{name}: {why}", self._line_of(number, name)) for name, why in lost)

@@ -1,0 +1,150 @@
+"""What keeps a step from ending is named, with the line; when it is gone, steps end again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.guest.harness import Host, echo
+
+from .kit import AT_EVERY_STATEMENT, LENGTH, play
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+#: A statement that makes it, one that ends it, and what is said of it.
+CASES = {
+    "a generator": ("g = (n for n in 'ab')", "del g", "g is a generator"),
+    "an object within": ("box = [1, (n for n in 'ab')]", "del box", "box: box[1]"),
+    "a socket": ("import socket; s = socket.socket()", "s.close(); del s", "s: connections do not survive"),
+    "a filled cache": (
+        "import functools; f = functools.lru_cache(abs); _n = f(-1)",
+        "f.cache_clear()",
+        "f: its cache is empty",
+    ),
+    "a task": (
+        "import asyncio; t = asyncio.create_task(asyncio.sleep(60))",
+        "t.cancel(); await asyncio.sleep(0); del t",
+        "the task 'Task-1' has not ended",
+    ),
+    "a thread": (
+        "import threading; e = threading.Event(); t = threading.Thread(target=e.wait, name='w'); t.start()",
+        "e.set(); t.join(); del t, e",
+        "the thread 'w' runs",
+    ),
+    "a signal handler": (
+        "import signal; before = signal.signal(signal.SIGUSR2, lambda *_: None)",
+        "signal.signal(signal.SIGUSR2, before); del before",
+        "the handler of SIGUSR2 was changed",
+    ),
+    "another stdout": (
+        "import sys, io; out, sys.stdout = sys.stdout, io.StringIO()",
+        "sys.stdout = out; del out",
+        "sys.stdout was changed",
+    ),
+    "a module's attribute": ("import json; json.indent = 3", "del json.indent", "json.indent was changed"),
+    "a function put into a module": (
+        "import json; loads = json.loads; json.loads = lambda text: text",
+        "json.loads = loads; del loads",
+        "json.loads was changed",
+    ),
+    "a method put into a class of a library": (
+        "import fractions; fractions.Fraction.half = lambda self: self / 2",
+        "del fractions.Fraction.half",
+        "fractions.Fraction.half was changed",
+    ),
+    "a built-in": ("import builtins; builtins.answer = 42", "del builtins.answer", "the built-in name answer"),
+    "a logger": (
+        "import logging; logging.getLogger('mine').setLevel(10)",
+        "logging.getLogger('mine').setLevel(0)",
+        "the set-up of loggers changed",
+    ),
+    "a finalizer": (
+        "import weakref; obj = {1}.__class__.__new__(type('T', (set,), {})); fin = weakref.finalize(obj, print)",
+        "_n = fin.detach(); del obj, fin",
+        "a finalizer waits",
+    ),
+    "the collector": ("import gc; gc.disable()", "gc.enable()", "the garbage collector was changed"),
+}
+
+
+@pytest.fixture(scope="module")
+def host() -> Iterator[Host]:
+    with Host() as host:
+        # Modules are noted when they are new, and unchanged then.
+        host.run("import asyncio, builtins, fractions, functools, gc, io, json, logging, signal, socket, sys")
+        host.run("import threading, weakref")
+        yield host
+
+
+def steps_and_reasons(host: Host, code: str) -> tuple[list[int], list[list[object]]]:
+    """Run code whose steps end wherever they can; return before which statements they did, and what kept others."""
+    host.begin(code, steps=AT_EVERY_STATEMENT)
+    ended = []
+    while (message := host.receive())["t"] != "done":
+        if message["t"] == "step":
+            ended.append(message["statement"])
+            (size,) = LENGTH.unpack_from(host.streams.take(message["stream"]))
+            assert size
+            host.send({"t": "settled", "ok": True})
+        elif message["t"] == "call":
+            host.send({"t": "reply", "path": message["path"], **(echo(message) or {})})
+    assert message["status"] == "ok", message
+    return ended, message["prevented"]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_keeps_a_step_from_ending(host: Host, case: str) -> None:
+    make, end, said = CASES[case]
+    # A line for each: first what is fine, then what is not, until it is over.
+    made, ended = " ; ".join(make.split("; ")), " ; ".join(end.split("; "))
+    code = f"x = 1\n{made}\ny = 2\n{ended}\nz = 3\nz"
+    first, count = len(made.split(" ; ")) + 1, len(ended.split(" ; "))
+    steps, prevented = steps_and_reasons(host, code)
+    assert 1 in steps, "the step before it"
+    assert not {first, first + 1} & set(steps), "while it is there, none ends"
+    assert first + 1 + count in steps, f"when it is over, they end again: {prevented}"
+    assert any(said in str(what) and line == 2 for what, line in prevented), prevented
+
+
+def test_an_answer_that_nobody_took_keeps_a_step_from_ending(host: Host) -> None:
+    asked = "async def ask(): return echo(1)\ncall = await ask()\nx = 1\n"
+    steps, prevented = steps_and_reasons(host, f"{asked}x = await call\ndel call\nx")
+    assert not {2, 3} & set(steps)
+    assert str(prevented[0][0]).startswith("a call has no answer yet")
+
+
+def test_what_only_the_history_holds_does_not_count(host: Host) -> None:
+    host.run("(n for n in 'ab')")
+    steps, prevented = steps_and_reasons(host, "x = 1\ny = 2\ny")
+    assert (steps, prevented) == ([1, 2], [])
+
+
+def test_what_the_base_had_lost_already_does_not_count() -> None:
+    story = play("x = 1\nnext(g)\ny = 2\ny", steps=AT_EVERY_STATEMENT, before=("g = (n for n in 'abc')",), look="")
+    # The harness takes no checkpoint between executions, so the generator is new to the first step.
+    assert story.steps == 0
+    assert story.prevented[0][0].startswith("g is a generator")
+
+
+def test_no_step_ends_before_it_is_worth_it(host: Host) -> None:
+    host.begin("x = 1\ny = 2\nfor n in range(3): echo(n)\nz = 3\nz", steps={"cpu_seconds": 1000, "calls": 3})
+    statements = []
+    while (message := host.receive())["t"] != "done":
+        if message["t"] == "step":
+            statements.append(message["statement"])
+            host.send({"t": "settled", "ok": True})
+        elif message["t"] == "call":
+            host.send({"t": "reply", "path": message["path"], **(echo(message) or {})})
+    assert statements == [3], message["prevented"]
+
+
+def test_a_refused_end_changes_nothing(host: Host) -> None:
+    host.begin("x = [1]\ny = 2\nz = x\nz is x", steps=AT_EVERY_STATEMENT)
+    offers = 0
+    while (message := host.receive())["t"] != "done":
+        assert message["t"] == "step"
+        offers += 1
+        host.send({"t": "settled", "ok": False})
+    assert (offers, message["value"], message["commits"]) == (3, True, 0), message["prevented"]

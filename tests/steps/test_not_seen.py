@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from . import kit
 from .kit import AT_EVERY_STATEMENT, play
 from .programs import PROGRAMS
 
@@ -36,5 +37,5 @@ def test_a_generator_that_begins_anew_would_be_seen(monkeypatch: pytest.MonkeyPa
     """A variant that is broken on purpose: what draws from the session's seed starts over after a step."""
     code = PROGRAMS["random numbers of every kind"]
     alone = play(code)
-    monkeypatch.setattr("tests.steps.kit.RESEED", True)
+    monkeypatch.setattr(kit, "RESEED", True)
     assert play(code, steps=AT_EVERY_STATEMENT, restart=lambda step: step == 6).seen() != alone.seen()

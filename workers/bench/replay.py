@@ -43,7 +43,8 @@ async def _kill(what: str) -> None:
     if what not in _KILLED:
         _KILLED[what] = time.perf_counter()
         for guest in _guests(os.getpid(), b""):
-            os.kill(guest, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(guest, signal.SIGKILL)
 
 
 @capability("bench.back", effect="repeat")

@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export UV_PROJECT_ENVIRONMENT := $(VENV)
 
-.PHONY: all help setup demo run bench check test grid fuzz-frames hammer python docs clean
+.PHONY: all help setup demo run bench check test grid fuzz fuzz-frames hammer python docs clean
 .DELETE_ON_ERROR:
 
 all: setup help
@@ -42,6 +42,9 @@ test: setup ## run the tests, JOBS at a time: make test ARGS='-k store' JOBS=1
 
 grid: setup ## kill real processes at every recorded boundary: hours; goes on where it was
 	$(BIN)/python -m tests.invariants $(ARGS)
+
+fuzz: setup ## random programs, compared as graphs after every statement: a million steps, hours
+	$(BIN)/python -m tests.checkpoint.fuzz 1 1000000 $(ARGS)
 
 hammer: setup ## the store and commits, by thousands of kills, wake-ups and histories: an hour
 	PERDURE_KILLS=3000 PERDURE_ROUNDS=10000 PERDURE_HISTORIES=2000 PERDURE_COMMIT_KILLS=0 \

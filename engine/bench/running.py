@@ -27,6 +27,7 @@ type Bench = Callable[[Path], Awaitable[Rows]]
 #: brings peers along that the others do without.
 BENCHES: dict[str, str] = {
     "calls": "perdure.engine.bench.calls:bench_calls",
+    "checkpoint": "perdure.workers.bench.checkpoint:bench_checkpoint",
     "execution": "perdure.engine.bench.execution:bench_execution",
     "store": "perdure.engine.bench.store:bench_store",
     "guest": "perdure.workers.bench.guest:bench_guest",

@@ -91,7 +91,7 @@ def run(seed: int, steps: int, *, tier1: bool = False) -> int:
     finally:
         sys.modules["__main__"] = main
         keeper.LOOKED_AT = looked_at
-        sys.monitoring.free_tool_id(watcher._id)
+        sys.monitoring.free_tool_id(watcher.tool)
     return size
 
 

@@ -150,6 +150,7 @@ class Keeper:
         old = self._ids
         # What a library hands out anew each time is the same while its state is.
         self._steady = set()
+        renewed: set[str] = set()
         for name in list(values):
             if not name.startswith(AMBIENT):
                 break
@@ -157,8 +158,10 @@ class Keeper:
             if mark is not None and self._marks.get(name) == mark and name in self._roots:
                 ids[name] = old[name]
                 self._steady.add(self._unit_of[self._roots[name]])
+            else:
+                renewed.add(name)
             self._marks[name] = mark
-        changed = {name for name, identity in ids.items() if old.get(name) != identity}
+        changed = {name for name, identity in ids.items() if old.get(name) != identity} | renewed
         gone = old.keys() - ids.keys()
         full = touched is None or touched.everything or (touched.resumed and self._suspended())
         return _Pass(values, ids, changed, gone, full)
@@ -361,7 +364,7 @@ class Keeper:
         self.generation += 1
         self._ids = run.ids
         for record in retired:
-            record.alive = False
+            record.retire()
         if self._library.crowded():
             self._library.prune([record for unit in self._units.values() for record in unit.records()])
         size = self._library.size

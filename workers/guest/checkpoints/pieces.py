@@ -19,7 +19,7 @@ BLOCK: Final = 32 << 10
 PAGE: Final = 4096
 
 #: (shortest stream, bits of the usual piece): small pieces for small streams, since a piece costs bytes to name.
-_CUTS = ((1 << 20, 14), (1 << 16, 12), (1 << 13, 10))
+_CUTS = ((16 << 20, 14), (1 << 16, 12), (1 << 13, 10))
 
 #: Pieces that are known without a look at whether they are still used.
 _FEW = 1024
@@ -34,7 +34,7 @@ type Run = tuple[int, int, int, int]
 class Record:
     """The bytes of one stream or buffer as they are stored: digests of its pieces, and where each is."""
 
-    __slots__ = ("address", "alive", "armed", "digest", "ends", "known", "readonly", "runs", "size")
+    __slots__ = ("address", "alive", "armed", "digest", "ends", "known", "readonly", "runs", "size", "successor")
 
     def __init__(self, size: int, ends: list[int] | None, digest: bytes, *, readonly: bool = False) -> None:
         self.size = size
@@ -47,6 +47,8 @@ class Record:
         self.readonly = readonly
         self.runs: list[Run] = []
         self.alive = True
+        self.successor: Record | None = None
+        """The record that has what this one had, in the same places, but for a few blocks."""
         self.address = 0
         self.armed = False
 
@@ -68,6 +70,11 @@ class Record:
                 record.runs.append((at, pack, offset, length))
                 at += length
         return record
+
+    def retire(self) -> None:
+        """Be referred to no more: what was known of it is let go."""
+        self.alive = False
+        self.digest, self.runs, self.ends = b"", [], None
 
     def pieces(self) -> int:
         """Return of how many pieces it is."""
@@ -181,8 +188,12 @@ class Library:
         if known is None:
             return None
         record, piece = known
+        while not record.alive and record.successor is not None:
+            record = record.successor
+        if not record.alive or piece >= record.pieces():
+            return None
         start, end = record.bounds(piece)
-        if not record.alive or record.digest_of(piece) != digest or end - start != size:
+        if record.digest_of(piece) != digest or end - start != size:
             return None
         return record.place(piece)
 
@@ -250,6 +261,7 @@ class Library:
         if len(blocks) * 4 > old.pieces():
             return self._whole(data, record)
         record.runs = list(old.runs)
+        old.successor = record
         for block in blocks:
             start, end = record.bounds(block)
             digest = record.digest_of(block)
@@ -282,6 +294,9 @@ class Library:
             self._flush(record, data, pending, start)
             appended(runs, (start, *place, end - start))
             pending = end
+            if known[digest][0] is not record:
+                # The record that had it may be replaced by this one: the next is to find it here.
+                known[digest] = record, piece
         self._flush(record, data, pending, record.size)
 
     def _flush(self, record: Record, data: memoryview, start: int, end: int) -> None:

@@ -61,6 +61,15 @@ class Watcher:
         # One bound method for life: whoever took our place in the meantime is told apart by identity.
         self._callbacks: tuple[Any, Any] = (self._start, self._resume)
 
+    @property
+    def tool(self) -> int | None:
+        """The id it has of `sys.monitoring`; None where others have taken every one."""
+        return self._id
+
+    def ignore(self, file: str) -> None:
+        """Take the code of a file for none of the session's."""
+        self._libraries += (file,)
+
     def begin(self) -> None:
         """Start watching, unless others have taken every id there is."""
         monitoring = sys.monitoring

@@ -1,0 +1,65 @@
+"""Checkpoints of half a gigabyte: what a change costs, beside full dumps of the same namespace and of other systems.
+
+Everything is measured in one fresh process that holds the guest's runtime and one namespace. A durable write is one
+SQLite commit with the disk told to keep it, as a step's promise is, and for more than 48 kB a synced file before it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from perdure.engine.bench.yardstick import Rows, row
+
+__all__ = ["bench_checkpoint"]
+
+_MEASURE = Path(__file__).with_name("checkpoint_process.py")
+_GUEST = Path(__file__).parents[1] / "guest"
+
+#: What is measured: the case, what it is held against, and the bar.
+_ROWS = (
+    ("small", "a small change, durable, p50", "full", "<= 0.5 ms, <= 0.001x"),
+    ("small cpu", "a small change, not written, p50", "full", "<= 0.1 ms"),
+    ("element", "8 bytes in 200 MB, durable", "full", "<= 2 ms"),
+    ("field", "one field in 200,000 dicts, durable", "full", "<= 0.5x: inline, no fork"),
+    ("touch", "a read-only touch of 200 MB", "full", "<= 1.5 ms"),
+    ("everything", "all of it looked at again, nothing changed", "full", "inline, no fork"),
+    ("first", "the first checkpoint, durable", "full", "<= 2x"),
+    ("restore", "all of it restored", "pickle.load", "<= 0.35x"),
+    ("restore arrays", "arrays and frames restored", "pickle.load", "<= 5 ms"),
+    ("loop", "a hot loop of calls while watched", "loop alone", "<= 1.01x"),
+)
+_BYTES = (("small", 256, "beside the data"), ("element", 64_000, ""), ("field", 16_000, ""), ("touch", 256, ""))
+
+
+async def bench_checkpoint(folder: Path) -> Rows:
+    """Changes in a namespace of 0.5 GB, and restores of it, against full dumps, dill and Kishu."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-I", str(_MEASURE), str(_GUEST), str(folder), stdout=asyncio.subprocess.PIPE
+    )
+    output, _ = await process.communicate()
+    if process.returncode:
+        return [_said("checkpoints", "the measuring process failed", "")]
+    found: dict[str, Any] = json.loads(output.splitlines()[-1])
+    if "missing" in found:
+        return [_said("checkpoints", f"not installed: {found['missing']}", "")]
+    times, sizes = found["seconds"], found["bytes"]
+    rows = [row(text, times[case], against, times[against], bar) for case, text, against, bar in _ROWS]
+    rows += [
+        _said(f"{case}: bytes written", f"{sizes[case]} of {sizes['full']}", f"<= {most} {beside}".strip())
+        for case, most, beside in _BYTES
+    ]
+    for peer in ("dill", "kishu"):
+        if peer in times:
+            rows.append(row(f"a small change, {peer}", times[peer], "full", times["full"], ""))
+        else:
+            rows.append(_said(f"a small change, {peer}", "not installed", ""))
+    return rows
+
+
+def _said(what: str, value: str, bar: str) -> dict[str, Any]:
+    """Return a row that holds a word or a size instead of a time."""
+    return {"what": what, "ms": value, "yardstick": "", "yardstick_ms": "", "ratio": "", "bar": bar}

@@ -30,7 +30,7 @@ def describe(namespace: dict[str, Any]) -> list[Any]:
     describer = _Describer(namespace)
     names = [name for name in namespace if name not in NOT_THE_PROGRAMS]
     # A module has its annotations from the beginning, a session from the first that there is.
-    names.sort(key="__annotations__".__eq__)
+    names.sort(key=("__annotations__", "__doc__").__contains__)
     return [[name, describer.of(namespace[name])] for name in names]
 
 
@@ -96,7 +96,7 @@ class _Describer:
         if cls.__module__ != "__main__":
             return f"class {_name(cls)}"
         names = [name for name in vars(cls) if name not in _CLASS_OWN]
-        names.sort(key=("__doc__", "__static_attributes__").__contains__)  # whose place says nothing
+        names.sort(key=lambda name: name if name[:2] == "__" else "")  # whose places say nothing
         own = [[name, self.of(vars(cls)[name])] for name in names]
         return [f"class {_name(cls)}", [_name(base) for base in cls.__mro__], _name(type(cls)), own]
 

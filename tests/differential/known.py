@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["KNOWN", "REASONS", "Known"]
+__all__ = ["KNOWN", "NOT_RESTORED", "REASONS", "RESTORED", "Known"]
 
 #: By name, what differs and why, as the documentation has it.
 REASONS = {
@@ -70,3 +70,38 @@ KNOWN = (
     Known("typing/annotations-early", BOTH, "annotations"),
     Known("execution/atexit", BOTH, "atexit"),
 )
+
+#: Why a program differs when every statement begins in a new process, though nothing was named as lost.
+RESTORED = {
+    "process": (
+        "What code changes in the process and not in its namespace does not come back: signal handlers, trace "
+        "functions, hooks of `sys` and `warnings`, import hooks, names put into `builtins`, sources in `linecache`."
+    ),
+    "finalizers": "An object that came back from a checkpoint is not finalized at once when its last name goes.",
+    "proxies": "A `weakref.proxy` comes back as an object of its own.",
+    "tracebacks": "An exception that was kept comes back with its traceback as text.",
+    "interned": "Equal strings that were one object are two when they were stored by different names.",
+    "references": "How many references there are to an object, and how much memory was traced, is another process's.",
+}
+
+#: By program, the key of its reason.
+NOT_RESTORED = {
+    "classes/del-method": "finalizers",
+    "data/identity-small": "interned",
+    "exceptions/context-across-statements": "tracebacks",
+    "exceptions/error-in-del": "finalizers",
+    "exceptions/error-in-weakref-callback": "finalizers",
+    "exceptions/raise-stored": "tracebacks",
+    "exceptions/with-traceback": "tracebacks",
+    "execution/builtins-module": "process",
+    "execution/del-order": "finalizers",
+    "execution/exec-linecache": "process",
+    "execution/import-hooks": "process",
+    "execution/refcounts": "references",
+    "execution/settrace": "process",
+    "execution/signals": "process",
+    "execution/signals-alarm": "process",
+    "execution/tracemalloc": "references",
+    "execution/warnings-showwarning": "process",
+    "execution/weakref": "proxies",
+}

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import array
+import asyncio
 import json
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from perdure.workers.guest.launch import argv, environment
 from tests.guest.harness import Done, Host
 
 from .corpus import Program
+
+if TYPE_CHECKING:
+    from perdure.engine import Client
 
 __all__ = ["Seen", "Warm", "inside", "outside", "restored"]
 
@@ -32,9 +35,11 @@ PATIENCE = 20.0
 
 _ADDRESS = re.compile(r"\b0x[0-9a-f]{4,}")
 _IDENTITY = re.compile(r"\bid='\d+'")
+_WORKSPACE = re.compile(r"/[\w/.-]*/workspaces/[\w-]+(/prog\.py)?")
 _TEMPORARY = re.compile(r"\btmp\w{8}\b")
-_CELL = re.compile(r"<d@\d+>")
+_CELL = re.compile(r"<d[\w-]*@\d+>")
 #: Run in a guest when the program is over: the description is the value of the expression.
+_SHOW_SENT = f"(lambda to: (exec({DESCRIBE.read_text()!r}, to), to['describe'](globals()))[1])({{'__name__': 'd'}})"
 _SHOW = "__import__('sys').modules['_perdure_describe'].describe(globals())"
 
 
@@ -47,6 +52,8 @@ class Seen:
     code: int = 0
     error: dict[str, Any] = field(default_factory=dict)
     names: Any = None
+    #: What results said that a checkpoint could not keep.
+    lost: set[str] = field(default_factory=set)
 
     def differences(self, other: Seen) -> dict[str, tuple[Any, Any]]:
         """Return by field what differs, as pairs."""
@@ -147,28 +154,37 @@ def inside(host: Host, codes: list[str], *, as_file: bool = True) -> Seen:
     return seen
 
 
-def restored(guests: Warm, codes: list[str]) -> Seen:
-    """Run pieces of code each in a guest of its own, which takes over names and files from the one before."""
+async def restored(client: Client, session: str, codes: list[str]) -> Seen:
+    """Run pieces of code one after another in a new session whose worker keeps no guest, until one fails.
+
+    Each begins in a new process, with what the checkpoint of the one before gave back.
+    """
+    made = await client.session(session)
     seen = Seen()
-    image = b""
-    with tempfile.TemporaryDirectory() as kept:
-        for number, code in enumerate([*codes, ""]):
-            with Host("d", SEED, spawn=guests.spawn) as host:
-                host.number = number
-                shutil.copytree(kept, host.workspace, dirs_exist_ok=True, symlinks=True)
-                if image:
-                    host.send({"t": "restore", "stream": host.send_stream(image)})
-                    host.until("restored")
-                done = host.run(code, refuse, grants=[])
-                _add(seen, done, str(host.workspace))
-                if done.status != "ok" or number == len(codes):
-                    seen.names = _plain_data(host.run(_SHOW, grants=[]).result, str(host.workspace))
-                    break
-                host.send({"t": "checkpoint"})
-                image = host.streams.take(host.until("checkpoint")["stream"])
-                shutil.rmtree(kept)
-                shutil.copytree(host.workspace, kept, symlinks=True)
-    seen.error.pop("line", None)
+    for code in codes:
+        execution = await made.submit(code, wait=True)
+        async with asyncio.timeout(PATIENCE):
+            result = await execution.result()
+        async for event in execution.events():
+            if event.type == "output":
+                text = _plain(event.text, "/nowhere")
+                seen.stdout += text if event.stream == "stdout" else ""
+                seen.stderr += text if event.stream == "stderr" else ""
+        seen.lost |= {each.name for each in result.lost}
+        if result.status == "exit":
+            seen.code = result.exit_code or 0
+        elif result.status != "ok":
+            assert result.error is not None
+            seen.code = 1
+            seen.stderr += _plain(result.error.traceback, "/nowhere")
+            seen.error = {
+                name: _plain(getattr(result.error, name), "/nowhere") for name in ("type", "module", "message")
+            }
+        if result.status != "ok":
+            break
+    shown = await (await made.submit(_SHOW_SENT, wait=True)).result()
+    assert shown.status == "ok", shown.error
+    seen.names = _plain_data(shown.value, "/nowhere")
     return seen
 
 
@@ -186,6 +202,7 @@ def _add(seen: Seen, done: Done, folder: str) -> None:
 
 def _plain(text: str, folder: str) -> str:
     """Take out of a text what no two runs share: addresses, the folder, the names of submissions."""
+    text = _WORKSPACE.sub("", text)
     text = _CELL.sub(FILE, text.replace(f"{folder}/{FILE}", FILE).replace(folder, "."))
     return _ADDRESS.sub("0x", _IDENTITY.sub("id=", _TEMPORARY.sub("tmp", text)))
 

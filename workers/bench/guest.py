@@ -27,7 +27,7 @@ NAMES = (
 )  # fmt: skip
 #: CPU seconds of one measurement, how often it is taken, and in how many turns: the two sides take turns, so that what
 #: else the machine does meets both.
-TARGET, REPEATS, TURNS = 0.08, 4, 3
+TARGET, REPEATS, TURNS = 0.05, 3, 3
 #: Times `1+1` is submitted, and a loop cancelled.
 SUBMISSIONS, CANCELS = 40, 8
 #: Output: lines of that many characters.

@@ -12,6 +12,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from . import result
+from .hints import hints
 from .rich import bundle_of
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def done(guest: Guest, number: int, filename: str, outcome: Outcome) -> Message:
     guest.displays.end()
     if outcome.error is not None:
         message["error"] = _error(guest.limits, outcome.error, filename)
+        notes += hints(outcome.error, guest.calls.knows, confined=guest.confined)
         if outcome.status == "exit":
             message["code"] = outcome.code
             if isinstance(outcome.error, SystemExit) and not isinstance(outcome.error.code, (int, type(None))):

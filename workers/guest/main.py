@@ -67,6 +67,8 @@ class Guest:
 
     def __init__(self, channel: Channel, critical: Critical, config: dict[str, Any]) -> None:
         self._config = config
+        #: Whether code is behind walls that refuse it processes, the network and files.
+        self.confined = False
         self.limits = limits = finish.Limits(config.get("limits") or {})
         self.channel = channel
         self.output = Output(lambda message: channel.send(message, entered=True), limits.output)
@@ -324,6 +326,7 @@ def main(beneath: Beneath | None = None) -> None:
     isolation: dict[str, Any] = {"level": "none"}
     if config.get("isolation") is not None:
         isolation = _confine(config["isolation"], keep, beneath)
+        guest.confined = isolation["level"] == "strict"
     if config.get("may_fork"):
         # What may fork is the runtime; code finds the same everywhere.
         os.fork = _no_fork

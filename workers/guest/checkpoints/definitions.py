@@ -173,6 +173,8 @@ def reduce_class(_reducers: Reducers, cls: type) -> Any:
     if cls.__module__ == "builtins" and not int(type.__flags__.__get__(cls)) & _HEAP_TYPE:
         return rebuild.types_member, (_types_name(cls),)
     body: dict[str, Any] = {name: vars(cls)[name] for name in _BORN_WITH if name in vars(cls)}
+    # No class keeps it in its dict; without it a class within a class is another one, which pickle refuses.
+    body["__qualname__"] = cls.__qualname__
     if "__orig_bases__" in vars(cls):
         # Generic's own hook wants to see that the bases were subscripted; the state brings the real ones.
         body["__orig_bases__"] = ()
@@ -269,7 +271,22 @@ def reduce_type_variable(_reducers: Reducers, variable: Any) -> Any:
 
 
 def reduce_type_alias(_reducers: Reducers, alias: Any) -> Any:
+    if _names(alias.__value__, alias, set()):
+        raise TypeError("a type alias that refers to itself cannot be stored")
     return rebuild.type_alias, (alias.__name__, alias.__value__, alias.__type_params__)
+
+
+def _names(value: Any, alias: Any, seen: set[int]) -> bool:
+    """Say whether a type is made with `alias`, which would have to be there before itself."""
+    if value is alias:
+        return True
+    if id(value) in seen:
+        return False
+    seen.add(id(value))
+    inside = [getattr(value, "__origin__", None), *getattr(value, "__args__", ())]
+    if isinstance(value, typing.TypeAliasType):
+        inside.append(value.__value__)
+    return any(_names(each, alias, seen) for each in inside if each is not None)
 
 
 def reduce_new_type(_reducers: Reducers, made: Any) -> Any:

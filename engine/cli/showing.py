@@ -38,6 +38,8 @@ HOW_STOPPED: dict[Stop, str] = {
 
 #: Characters of a call that the line of progress shows.
 SHOWN_CALL = 60
+#: Reasons for one thing that are told; the result has them all.
+SHOWN_REASONS = 3
 #: Variables that could not be kept which are named one by one; `perdure vars` has them all.
 SHOWN_LOST = 10
 
@@ -184,6 +186,10 @@ class Following:
             names = ", ".join(f"{report.name} ({report.why})" for report in result.lost[:SHOWN_LOST])
             more = f" and {len(result.lost) - SHOWN_LOST} more" if len(result.lost) > SHOWN_LOST else ""
             say(f"not kept for the next execution: {names}{more}", self._choices)
+        if result.changed and (self._value or self._choices.session is not None):
+            say(f"the next execution may not find: {'; '.join(result.changed[:SHOWN_REASONS])}", self._choices)
+        for each in result.prevented[:SHOWN_REASONS]:
+            say(f"no step could end from line {each.line} on: {each.what}", self._choices)
         for note in (*_stopped(result), *_walls(result), *result.notes):
             say(note, self._choices)
 

@@ -21,9 +21,6 @@ from .programs import PROGRAMS
 from .progress import Done, Progress, table
 from .scenarios import cases
 
-#: Cases of one program that are played in a row, in a state of their own.
-CASES_IN_A_ROW = 40
-
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.invariants", description=__doc__)
@@ -31,7 +28,8 @@ def main() -> int:
     parser.add_argument("--lanes", type=int, default=2, help="cases played side by side")
     parser.add_argument("--kills", type=int, default=10_000)
     parser.add_argument("--minutes", type=float, default=24 * 60)
-    parser.add_argument("--only", default="")
+    parser.add_argument("--only", default="", help="only cases whose name holds this")
+    parser.add_argument("--row", type=int, default=40, help="cases of one program in a row, in a state of their own")
     parser.add_argument("--again", action="store_true")
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--lane", type=int, default=None, help=argparse.SUPPRESS)
@@ -82,12 +80,12 @@ async def play(options: argparse.Namespace, progress: Progress) -> None:
                 left = [case for case in cases(program, calm[program.name]) if case.name not in done]
                 left = [case for case in left if options.only in case.name]
                 random.Random(program.name).shuffle(left)
-                for case in left[:CASES_IN_A_ROW]:
+                for case in left[: options.row]:
                     done.add(case.name)
                     await _case(lane, case, calm[program.name], options, progress)
                     if time.monotonic() > until:
                         break
-                if len(left) > CASES_IN_A_ROW:
+                if len(left) > options.row:
                     todo.append(program)
 
 

@@ -1,7 +1,8 @@
 """The whole grid: ``python -m tests.invariants``. It can be stopped at any moment, and goes on where it was.
 
 ``--kills N`` stops at that many SIGKILLs in all, ``--minutes N`` after that time, ``--only WORD`` plays cases whose
-name holds the word, ``--again`` plays again what was wrong, ``--table`` only shows where it stands.
+name holds the word, ``--again`` plays again what was wrong, ``--table`` only shows where it stands, ``--page FILE``
+writes the table into a page.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from .judge import judge
 from .lane import Lane, opened
 from .program import Case, Played
 from .programs import PROGRAMS
-from .progress import Done, Progress, table
+from .progress import Done, Progress, table, with_table
 from .scenarios import cases
 
 
@@ -32,6 +33,7 @@ def main() -> int:
     parser.add_argument("--row", type=int, default=40, help="cases of one program in a row, in a state of their own")
     parser.add_argument("--again", action="store_true")
     parser.add_argument("--table", action="store_true")
+    parser.add_argument("--page", type=Path, help="a page of documentation whose table is to be made anew")
     parser.add_argument("--lane", type=int, default=None, help=argparse.SUPPRESS)
     options = parser.parse_args()
     progress = Progress(options.folder)
@@ -42,6 +44,8 @@ def main() -> int:
         asyncio.run(lanes(options))
     done = progress.read()
     print(table(done))
+    if options.page is not None:
+        options.page.write_text(with_table(options.page.read_text(), table(done)))
     wrong = [each for each in done.values() if each.wrong]
     for each in wrong:
         print(f"\n{each.case}")

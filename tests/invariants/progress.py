@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .scenarios import SCENARIOS
 
-__all__ = ["Done", "Progress", "table"]
+__all__ = ["Done", "Progress", "table", "with_table"]
 
 #: Kinds of what the judge finds, by the column they are counted in.
 COLUMNS = {
@@ -19,6 +19,9 @@ COLUMNS = {
     "missed divergence": "divergences",
 }
 
+
+#: Between these a page shows the table.
+START, END = "<!-- grid -->\n", "\n<!-- /grid -->"
 
 HEADS = ("cases", "kills", "not reached", "duplicates", "divergences", "wrong", "stuck")
 
@@ -72,6 +75,16 @@ def table(done: dict[str, Done]) -> str:
     ]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
     return "\n".join(lines)
+
+
+def with_table(page: str, made: str) -> str:
+    """Return a page with this table between its marks."""
+    before, start, rest = page.partition(START)
+    _, end, after = rest.partition(END)
+    if not start or not end:
+        msg = f"the page has no {START} and {END}"
+        raise ValueError(msg)
+    return f"{before}{start}{made}{end}{after}"
 
 
 def _row(name: str, cases: list[Done]) -> tuple[object, ...]:

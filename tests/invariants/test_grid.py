@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -16,6 +17,8 @@ from .judge import judge
 from .lane import Lane, opened
 from .program import Case, Order, Played
 from .programs import PROGRAMS, UNLIKE
+from .progress import with_table
+from .scenarios import SCENARIOS
 
 #: Programs that are stormed in the short form: the shapes that broke others, and one of each kind.
 INCIDENTS = ["dbos_688", "resonate_sdk_py_438", "vercel_workflow_3070", "langgraph_7780"]
@@ -156,3 +159,10 @@ def test_the_corpus_and_the_controls_are_as_many_as_is_said() -> None:
     assert len(PROGRAMS) >= 60
     assert len(CONTROLS) >= 12
     assert set(INCIDENTS) < set(PROGRAMS)
+
+
+def test_the_page_says_what_is_here() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "guarantees.md").read_text()
+    named = [*INCIDENTS, *CONTROLS, *SCENARIOS]
+    assert [name for name in named if name not in page] == []
+    assert with_table(page, "") != page

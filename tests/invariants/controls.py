@@ -238,8 +238,8 @@ def performed_before_recorded() -> None:
     """A call that may not be repeated is performed before its start is recorded."""
 
     def begin(right: Any) -> Any:
-        def at_once(self: Any, execution: str, request: Any) -> Any:
-            begun = right(self, execution, request)
+        def at_once(self: Any, execution: str, request: Any, **more: Any) -> Any:
+            begun = right(self, execution, request, **more)
             if begun.effect != "unknown" or begun.running is not None:
                 return begun
             return handlers.Begun("repeat", self.start(execution, request))

@@ -235,7 +235,8 @@ class Lane:
         await self.worker()
         if case.workers > 1:
             await self.worker("b", elsewhere=case.elsewhere)
-            await self.tell("b", "deaf" if case.swaps else "hear")
+            # Whoever is to be disturbed begins; the other is heard when its turn comes.
+            await self.tell("b", "deaf")
         else:
             await self.dismiss("b")
 
@@ -377,6 +378,7 @@ class Playing:
         """
         stopped = self._lane.living("a")
         assert stopped is not None
+        await self._lane.tell("b", "hear")
         late = _past(STOPPED_MS)
         await self._until(lambda: ended.done() or late())
         os.kill(stopped, signal.SIGCONT)

@@ -16,7 +16,7 @@ from resonate.connections.local import LocalConnection
 
 from ..store import SqliteConnection
 from .peers import dbos_step_times
-from .yardstick import RECORD_BYTES, Rows, commit_times, fresh, row
+from .yardstick import RECORD_BYTES, USED, Commits, Rows, fresh, row
 
 __all__ = ["bench_store"]
 
@@ -56,9 +56,11 @@ def asker(network: Any) -> Ask:
 async def bench_store(folder: Path) -> Rows:
     """Measure latency, throughput, growth and waiting tasks, beside the SDK's in-memory server and DBOS."""
     rows: Rows = []
+    commits = Commits(fresh(folder, "commits"))
     for part in (_actions, _clients, _sizes, _waiting):
-        rows += await part(folder)
-    commit = _commit(folder)
+        rows += await part(folder, lambda: median(commits.times(BESIDE)))
+    commit = median(commits.times(BESIDE))
+    commits.close()
     steps = dbos_step_times(fresh(folder, "dbos"))
     own = next(line for line in rows if line["what"].startswith("task.fence create"))
     if steps is None:
@@ -67,11 +69,6 @@ async def bench_store(folder: Path) -> Rows:
         step = median(steps)
         rows.append(row("task.fence create", own["ms"] / 1000, "a DBOS step on SQLite", step, "< 1"))
     return rows
-
-
-def _commit(folder: Path) -> float:
-    """Time the yardstick now: a disk that others use too is another one a second later."""
-    return median(commit_times(fresh(folder, f"commits-{time.monotonic_ns()}"), BESIDE))
 
 
 async def timed(count: int, what: Callable[[int], Awaitable[Any]]) -> list[float]:
@@ -87,19 +84,26 @@ async def timed(count: int, what: Callable[[int], Awaitable[Any]]) -> list[float
 # -- each action alone --------------------------------------------------------------------
 
 
-async def _actions(folder: Path) -> Rows:
+async def _actions(folder: Path, commit: Callable[[], float]) -> Rows:
     rows: Rows = []
     async with SqliteConnection(fresh(folder, "actions") / "store.db", group="bench") as connection:
+        await _used(connection)
         async for name, times in _each(asker(connection)):
             bar = "" if "get" in name else "<= 1.5"
-            rows.append(row(f"{name}, p50", median(times), _COMMIT, _commit(folder), bar))
+            rows.append(row(f"{name}, p50", median(times), _COMMIT, commit(), bar))
     memory = LocalConnection(pid="bench", group="bench")
     try:
         local = await _fences(asker(memory), 1)
     finally:
         await memory.stop()
-    rows.append(row("LocalConnection (not durable): task.fence create", median(local), _COMMIT, _commit(folder), ""))
+    rows.append(row("LocalConnection (not durable): task.fence create", median(local), _COMMIT, commit(), ""))
     return rows
+
+
+async def _used(connection: SqliteConnection) -> None:
+    """Bring a new file to where the yardstick is."""
+    ask = asker(connection)
+    await timed(USED, lambda n: ask("promise.create", id=f"used-{n}", timeoutAt=_FAR, param={"data": _DATA}))
 
 
 async def _each(ask: Ask) -> AsyncIterator[tuple[str, list[float]]]:
@@ -211,16 +215,17 @@ async def _fences(ask: Ask, clients: int) -> list[float]:
 # -- in company, as the file fills, and while many wait -------------------------------------
 
 
-async def _clients(folder: Path) -> Rows:
+async def _clients(folder: Path, commit: Callable[[], float]) -> Rows:
     rows: Rows = []
     async with SqliteConnection(fresh(folder, "clients") / "store.db", group="bench") as connection:
+        await _used(connection)
         for clients, bar in ((1, "<= 1.5"), (8, "<= 0.5"), (64, "<= 0.3")):
             each = median(await _fences(asker(connection), clients))
-            rows.append(row(f"a durable create, {clients} clients at once", each, _COMMIT, _commit(folder), bar))
+            rows.append(row(f"a durable create, {clients} clients at once", each, _COMMIT, commit(), bar))
     return rows
 
 
-async def _sizes(folder: Path) -> Rows:
+async def _sizes(folder: Path, commit: Callable[[], float]) -> Rows:
     """Time a create, a get and a settle in files that hold more and more settled promises."""
     rows: Rows = []
     first: dict[str, float] = {}
@@ -235,7 +240,7 @@ async def _sizes(folder: Path) -> Rows:
                 if name == "get":
                     rows.append(row(what, here, f"among {SIZES[0]:,}", first.setdefault(name, here), "flat"))
                 else:
-                    rows.append(row(what, here, _COMMIT, _commit(folder), "flat"))
+                    rows.append(row(what, here, _COMMIT, commit(), "flat"))
     return rows
 
 
@@ -265,7 +270,7 @@ async def fill(connection: SqliteConnection, start: int, stop: int) -> None:
         await connection._committer.write(write)  # noqa: SLF001 - no reply is worth a million of them
 
 
-async def _waiting(folder: Path) -> Rows:
+async def _waiting(folder: Path, commit: Callable[[], float]) -> Rows:
     """Count the memory that suspended tasks cost a process, and time the waking of one."""
     path = fresh(folder, "waiting") / "store.db"
     async with SqliteConnection(path, group="none") as connection:
@@ -283,7 +288,7 @@ async def _waiting(folder: Path) -> Rows:
             times.append(await told.get() - began)
         memory = resident() - before
     return [
-        row(f"waking one of {SUSPENDED:,} suspended tasks, p50", median(times), _COMMIT, _commit(folder), "<= 20 ms"),
+        row(f"waking one of {SUSPENDED:,} suspended tasks, p50", median(times), _COMMIT, commit(), "<= 20 ms"),
         {
             "what": f"memory that {SUSPENDED:,} suspended tasks cost a process, MB",
             "ms": round(memory / 1e6, 1),

@@ -102,8 +102,7 @@ def worker(state: Path, temporary: Path) -> subprocess.Popen[bytes]:
     )
 
 
-@pytest.mark.parametrize("end", ["SIGKILL", "SIGTERM"])
-@pytest.mark.parametrize("isolation", ["strict", "process"])
+@pytest.mark.parametrize("isolation,end", [("strict", "SIGKILL"), ("process", "SIGKILL"), ("strict", "SIGTERM")])
 async def test_nothing_outlives_the_worker(tmp_path: Path, isolation: str, end: str) -> None:
     state, temporary = tmp_path / "state", tmp_path / "temporary"
     temporary.mkdir()

@@ -102,6 +102,8 @@ class Delta(_Model):
     runtime: dict[str, Any] = {}
     texts: dict[str, list[Extent] | None] = {}
     pack: Annotated[int, Field(ge=0)] = 0
+    #: Values that had changed at an earlier checkpoint, unseen by it.
+    missed: Annotated[int, Field(ge=0)] = 0
 
 
 class Recorded(_Model):

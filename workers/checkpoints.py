@@ -13,6 +13,8 @@ import struct
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import structlog
+
 from perdure.engine.checkpoints import INLINE, Composed, Recorded, fetch, inline, kept, whole_record
 
 from . import workspace as workspaces
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from .run import Run
 
 __all__ = ["CHAIN", "Held", "Saved", "packed", "restore_workspace", "save"]
+
+log = structlog.get_logger()
 
 #: A whole checkpoint is recorded after so many that only add, or so many bytes in their promises: a restore reads them
 #: all.
@@ -102,6 +106,10 @@ async def save(
         max_bytes=limits.workspace_bytes,
         in_use=await asyncio.to_thread(_in_use, folder, run.guest.pid),
     )
+    missed = data.get("missed")
+    if missed:
+        log.warning("checkpoint.missed", step=step, values=missed)
+        notes = [*notes, f"{missed} values had changed unseen by an earlier checkpoint; they are stored now"]
     changed = None if tree == composed.workspace else tree
     composed.workspace = tree
     record = await _record(held, composed, data, packs, changed, blobs, whole=whole)

@@ -89,16 +89,18 @@ class Checkpoints:
         self,
         touched: Touched | None = None,
         *,
+        strict: bool = False,
         runtime: Mapping[str, Any] | None = None,
         texts: Mapping[str, str] | None = None,
     ) -> Delta:
         """Return what changed since the last checkpoint; never raises for what a value does.
 
-        With `touched` None everything is looked at again. `runtime` is state of the guest's own as JSON data, and
+        With `touched` None everything is looked at again; with `strict` too, and what changed although nothing said
+        that it could have is counted (`missed` in the data). `runtime` is state of the guest's own as JSON data, and
         `texts` are long texts of it: they are stored with the namespace, and again only where they changed.
         """
         with untraced(), self._watch.running():
-            return self._keeper.save(self._watch, touched, runtime=runtime, texts=texts)
+            return self._keeper.save(self._watch, touched, strict=strict, runtime=runtime, texts=texts)
 
     def reports(self) -> list[NameReport]:
         """Return what became of each name at the checkpoint made just now."""

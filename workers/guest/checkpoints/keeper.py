@@ -65,6 +65,8 @@ class _Pass:
     full: bool
     dirty: set[int] = field(default_factory=set)
     """Units that are looked at."""
+    expected: set[int] = field(default_factory=set)
+    """Those of them that may have changed, as far as is known."""
     written: dict[int, Written] = field(default_factory=dict)
     replaced: dict[int, Unit] = field(default_factory=dict)
     """Units that are no more, as they were."""
@@ -104,7 +106,6 @@ class Keeper:
         self._turn = 0
         self._marks: dict[str, Any] = {}
         self._steady: set[int] = set()
-        self.missed = 0
 
     # -- one checkpoint ----------------------------------------------------------------------------------------
 
@@ -113,11 +114,13 @@ class Keeper:
         watch: Watch,
         touched: Touched | None,
         *,
+        strict: bool = False,
         runtime: Mapping[str, Any] | None = None,
         texts: Mapping[str, str] | None = None,
     ) -> Delta:
         """Return what changed since the last checkpoint; with `touched` None, everything is looked at again.
 
+        With `strict` it is, too, and what changed although nothing said that it could have is counted.
         `runtime` is state of the guest's own as JSON data, and `texts` long texts of it: they are stored with the
         namespace, and only where they changed.
         """
@@ -129,6 +132,9 @@ class Keeper:
         self._library.begin(self.generation + 1)
         try:
             self._bind(run, touched, live)
+            run.expected = set(run.dirty)
+            if strict:
+                run.dirty |= self._units.keys()
             with unwarned():
                 self._dump(run, live)
             return self._finish(run, early, dict(runtime or {}), dict(texts or {}))
@@ -341,6 +347,7 @@ class Keeper:
             data.update(python=".".join(map(str, sys.version_info[:3])), magic=importlib.util.MAGIC_NUMBER.hex())
         retired = [record for unit in run.replaced.values() for record in unit.records()]
         units: dict[str, Any] = {}
+        missed = 0
         losses = self._find_losses(run)
         for number, written in run.written.items():
             unit = self._units[number]
@@ -349,10 +356,13 @@ class Keeper:
             retired += [record for record in before if record not in unit.records()]
             mark = unit.mark()
             if mark != unit.stored:
+                missed += unit.stored is not None and number not in run.expected
                 unit.stored = mark
                 units[str(number)] = unit.as_data()
         if units:
             data["units"] = units
+        if missed:
+            data["missed"] = missed
         dead = sorted(number for number, unit in run.replaced.items() if unit.stored is not None)
         if dead:
             data["dead"] = dead

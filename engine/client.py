@@ -331,6 +331,7 @@ class Session:
         seconds: float | None = None,
         wait: bool = False,
         on_divergence: Literal["fail", "fork"] = "fail",
+        strict_output: bool = False,
     ) -> Execution:
         """Hand in code; returns once it is durably accepted.
 
@@ -339,7 +340,8 @@ class Session:
         they come from; ``result.merged`` tells what they changed. ``atomic``: if the code fails, the session is what it
         was before (effects outside are not undone). ``seconds`` bounds the run. ``wait`` waits while another execution
         holds the session. ``on_divergence``: where a replay does something else than the first run, the execution
-        fails; with "fork" another session goes on there, named in the error's data.
+        fails; with "fork" another session goes on there, named in the error's data;
+        ``strict_output``: writing something else is a divergence too, not a note.
         Raises BadSubmission, FileRefused, SessionBusy, NotPlain.
         """
         check_code(code, filename)
@@ -364,6 +366,7 @@ class Session:
                     seconds=checked_seconds(seconds),
                     nonce=nonce,
                     on_divergence=on_divergence,
+                    strict_output=strict_output,
                 )
                 made = await self._claim(last + 1, submission)
                 if made is not None:

@@ -78,7 +78,7 @@ class CallRecord:
 class Divergence:
     """The first point at which a replay does something else than the first run did."""
 
-    kind: Literal["request", "missing", "unknown", "delivery"]
+    kind: Literal["request", "missing", "unknown", "delivery", "output"]
     path: str
     line: int | None
     expected: str
@@ -86,7 +86,8 @@ class Divergence:
 
     def __str__(self) -> str:
         where = f"line {self.line}" if self.line else f"{self.path}"
-        return f"at {where}: the first run asked {self.expected}; the replay {self.got}"
+        did = "wrote" if self.kind == "output" else "asked"
+        return f"at {where}: the first run {did} {self.expected}; the replay {self.got}"
 
 
 def outcome_of(promise: Promise) -> dict[str, Any] | None:
@@ -127,6 +128,8 @@ class Journal:
     characters: int = 0
     seen_writes: int = 0
     differing_writes: int = 0
+    #: The first write that differed from what was shown: a divergence for who wants it to be one.
+    differs: Divergence | None = None
     wake: tuple[str, int] | None = None
     #: Calls that the code stopped waiting for.
     cancelled: set[str] = field(default_factory=set)
@@ -239,7 +242,14 @@ class Journal:
             return True
         if self.writes[index] != (stream, text):
             self.differing_writes += 1
+            if self.differs is None:
+                expected, got = _shown(self.writes[index][1]), f"wrote {_shown(text)}"
+                self.differs = Divergence("output", stream, None, expected, got)
         return False
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "...")
 
 
 def _split(stream: str, text: str, lengths: list[int]) -> list[tuple[str, str]]:

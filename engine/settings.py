@@ -148,6 +148,8 @@ class Submission(BaseModel):
     fork: ForkPoint | None = None
     #: Where a replay does something else the execution fails, and with "fork" another session goes on there.
     on_divergence: Literal["fail", "fork"] = "fail"
+    #: Output that differs on a replay from what was shown is a divergence, not a note.
+    strict_output: bool = False
     nonce: str = ""
 
 

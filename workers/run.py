@@ -145,6 +145,8 @@ class Run:
         self._tasks: set[asyncio.Task[None]] = set()
         self._end: asyncio.Future[End] | None = None
         self.cancelled = False
+        #: Whether output that differs on a replay is a divergence.
+        self.strict = False
         self.kept = False
         #: It is not to be suspended any more: it is being stopped, or its time is up before what it waits for.
         self.stays = False
@@ -341,6 +343,8 @@ class Run:
         if self.journal.write(output.stream, output.text):
             self.writes += 1
             await self.recorder.write(output.stream, output.text)
+        elif self.strict and self.journal.differs is not None:
+            self._finish(Diverging(self.journal.differs))
 
     async def _displayed(self, display: Display) -> None:
         data = bundle_of_display(display, self.guest.link)

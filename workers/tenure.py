@@ -198,6 +198,7 @@ class Tenure:
         if not (kept or self._step or records or self._deaths.any):
             self._kept = False  # It was gone when it was wanted: nothing of this execution ran in it.
         run.kept = self._kept
+        run.strict = job.submission.strict_output
         limits = job.head.settings.limits
         run.recorder.most = limits.output_characters + limits.display_bytes + SAID_OF_CUTS
         message = await self._message()

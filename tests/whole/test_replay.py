@@ -84,3 +84,28 @@ async def test_a_question_that_nobody_waits_for_is_closed_and_keeps_nothing_awak
         assert result.value == "nobody!"
         kinds = [record.kind for record in (await execution.tree()).children[0].children]
         assert kinds.count("cancelled") == 1
+
+
+@pytest.mark.parametrize("strict", [False, True])
+async def test_output_that_differs_is_noted_or_a_divergence(tmp_path: Path, strict: bool) -> None:
+    world = World(tmp_path)
+
+    def die(_what: str) -> None:
+        world.on_effect = lambda _: None
+        assert kill_guests()
+
+    world.on_effect = die
+    async with opened(tmp_path / "state", world) as client:
+        session = await client.session("s", grants=["look"])
+        # Addresses are not the same twice; neither is what is made of them.
+        code = "import time, os\nprint(time.perf_counter_ns(), flush=True)\ntime.sleep(0.1)\nlook(1)\nprint('end')"
+        execution = await session.submit(code, strict_output=strict)
+        async with asyncio.timeout(30):
+            result = await execution.result()
+    if strict:
+        assert result.status == "diverged"
+        assert result.error is not None
+        assert "the first run wrote" in result.error.message
+    else:
+        assert result.ok
+        assert any("differed on replay" in note for note in result.notes)

@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from perdure.engine.cli.app import app
+from perdure.engine.settings import Limits
 
 pytestmark = pytest.mark.docs
 
@@ -66,3 +67,8 @@ def test_what_is_shown_as_run_does_run(tmp_path: Path) -> None:
         command = [sys.executable, "-c", text] if language == "python" else ["sh", "-euc", text]
         done = subprocess.run(command, cwd=folder, env=tools, capture_output=True, text=True, timeout=30, check=False)
         assert done.returncode == 0, f"{text}\n{done.stdout}{done.stderr}"
+
+
+def test_every_limit_is_in_its_table() -> None:
+    table = (ROOT / "docs" / "sessions.md").read_text().partition("## Limits")[2]
+    assert set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE)) == set(Limits.model_fields)

@@ -63,7 +63,25 @@ async def test_d6_loops_belong_to_who_made_them(talk: Talk) -> None:
     await talk.run("mine.close()")
 
 
-STUBBORN = "import hashlib\nkept = 3\nprint('on')\nhashlib.pbkdf2_hmac('sha256', b'', b'', 2_000_000_000)"
+#: Says that it is on from where a cancel is swallowed: it may come at once.
+STUBBORN = """
+import hashlib
+def stay(): hashlib.pbkdf2_hmac('sha256', b'', b'', 2_000_000_000)
+kept = 3
+try:
+    print('on')
+    stay()
+except BaseException:
+    stay()
+"""
+SWALLOWS = """
+while True:
+    try:
+        print('on')
+        while True: pass
+    except BaseException:
+        continue
+"""
 
 
 @pytest.mark.parametrize(
@@ -82,8 +100,8 @@ STUBBORN = "import hashlib\nkept = 3\nprint('on')\nhashlib.pbkdf2_hmac('sha256',
 )
 async def test_d1_a_cancel_stops_it_and_says_that_it_stopped_by_itself(talk: Talk, loop: str) -> None:
     execution = await talk.submit(
-        f"import asyncio, re, threading, time\nseen, cleaned = 0, False\nprint('on')\n"
-        f"try:\n    {loop}\nfinally:\n    cleaned = True"
+        f"import asyncio, re, threading, time\nseen, cleaned = 0, False\n"
+        f"try:\n    print('on')\n    {loop}\nfinally:\n    cleaned = True"
     )
     await talk.until(execution, "output")
     result = await execution.cancel()
@@ -97,10 +115,7 @@ async def test_d1_a_cancel_stops_it_and_says_that_it_stopped_by_itself(talk: Tal
 
 async def test_d1_what_ignores_a_cancel_is_killed_after_its_grace_and_it_is_said(talk: Talk) -> None:
     session = await talk.client.session("stubborn", limits={"grace_seconds": 0.3})
-    for code in (
-        STUBBORN,
-        "print('on')\nwhile True:\n    try:\n        while True: pass\n    except BaseException: continue",
-    ):
+    for code in (STUBBORN, SWALLOWS):
         execution = await session.submit(code, wait=True)
         await talk.until(execution, "output")
         result = await execution.cancel()

@@ -61,7 +61,7 @@ def _guests(process: int, command: bytes) -> list[int]:
             if status.read_text().rpartition(")")[2].split()[1] != str(process):
                 continue
             own = status.with_name("cmdline").read_bytes()
-            forked = own == command and b"_perdure_guest.zygote" in own
+            forked = own == command and b"_perdure_guest.zygote" in own and b"bwrap" not in own.split(b"\0")[0]
             found += [int(status.parent.name)] if forked else []
             found += _guests(int(status.parent.name), own)
     return found

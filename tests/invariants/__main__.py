@@ -73,20 +73,22 @@ async def play(options: argparse.Namespace, progress: Progress) -> None:
     todo = list(PROGRAMS.values())[options.lane :: options.lanes]
     # Another order every time: a grid that is stopped and started often comes to every program all the same.
     random.Random(len(known)).shuffle(todo)
-    calm: dict[str, Played] = {}
+    calm: dict[tuple[str, bool], Played] = {}
     with tempfile.TemporaryDirectory(prefix="perdure-grid-") as folder:
         async with opened(Path(folder) / "lane") as lane:
             while todo and time.monotonic() < until and _all_kills(progress) < options.kills:
                 program = todo.pop(0)
                 await lane.renew()
-                if program.name not in calm:
-                    calm[program.name] = await _case(lane, Case(program.name, "undisturbed"), None, options, progress)
-                left = [case for case in cases(program, calm[program.name]) if case.name not in done]
+                first = await _calm(lane, program.name, calm, options, progress)
+                left = [case for case in cases(program, first) if case.name not in done]
                 left = [case for case in left if options.only in case.name]
                 random.Random(program.name).shuffle(left)
                 for case in left[: options.row]:
                     done.add(case.name)
-                    await _case(lane, case, calm[program.name], options, progress)
+                    if lane.steps != case.steps:
+                        await lane.renew(steps=case.steps)
+                    before = await _calm(lane, program.name, calm, options, progress)
+                    await _case(lane, case, before, options, progress)
                     if time.monotonic() > until:
                         break
                 if len(left) > options.row:
@@ -95,6 +97,20 @@ async def play(options: argparse.Namespace, progress: Progress) -> None:
 
 def _all_kills(progress: Progress) -> int:
     return sum(each.kills for each in progress.read().values())
+
+
+async def _calm(
+    lane: Lane,
+    name: str,
+    known: dict[tuple[str, bool], Played],
+    options: argparse.Namespace,
+    progress: Progress,
+) -> Played:
+    """Return the undisturbed run of a program, with ends of steps or without."""
+    if (name, lane.steps) not in known:
+        case = Case(name, "undisturbed", steps=lane.steps)
+        known[name, lane.steps] = await _case(lane, case, None, options, progress)
+    return known[name, lane.steps]
 
 
 async def _case(lane: Lane, case: Case, calm: Played | None, options: argparse.Namespace, progress: Progress) -> Played:

@@ -68,6 +68,7 @@ class Lane:
         self.state = folder / "state0"
         self.lease = lease
         self.broken = broken
+        self.steps = False
         self._number = 0
         self._states = 0
         self._pids: dict[str, int] = {}
@@ -124,12 +125,13 @@ class Lane:
                 shutil.copy(kept, self.state / name)
         await self._connect()
 
-    async def renew(self, broken: str = "") -> None:
+    async def renew(self, broken: str = "", *, steps: bool = False) -> None:
         """Go on with an empty state and other workers, broken or not."""
         for name in list(self._pids):
             await self.dismiss(name)
         await self.client.__aexit__()
         self.broken = broken
+        self.steps = steps
         self._states += 1
         self.state = self.folder / f"state{self._states}"
         await self._connect()
@@ -166,7 +168,7 @@ class Lane:
         """Return the pid of this worker, started if it is not there."""
         if name in self._pids:
             return self._pids[name]
-        config = Config(str(self.folder), str(self.state), name, self.lease, self.broken, elsewhere)
+        config = Config(str(self.folder), str(self.state), name, self.lease, self.broken, elsewhere, self.steps)
         assert self._nursery.stdin is not None
         self._nursery.stdin.write(line_of(config))
         pid = await self._started.get()

@@ -72,13 +72,15 @@ class Case:
     elsewhere: bool = False
     swaps: bool = False
     powerless: bool = False
+    steps: bool = False
 
     @property
     def name(self) -> str:
         where = ", ".join(
             f"{action} at {label}" + (f" #{nth}" if nth > 1 else "") for label, nth, action in self.orders
         )
-        return f"{self.program} / {self.scenario}" + (f" / {where}" if where else "")
+        steps = " over steps" if self.steps and "steps" not in self.scenario else ""
+        return f"{self.program} / {self.scenario}{steps}" + (f" / {where}" if where else "")
 
 
 @dataclass

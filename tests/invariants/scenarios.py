@@ -32,6 +32,7 @@ SCENARIOS = (
     "kill zygote",
     "kill in replay",
     "storm",
+    "storm over steps",
     "suspended",
     "answered while dead",
     "backwards",
@@ -74,6 +75,7 @@ def cases(program: Program, calm: Played) -> Iterator[Case]:
     for _ in range(STORMS):
         orders = [("*", chance.randint(1, CALM), chance.choice(("guest", "worker"))) for _ in range(STORM_KILLS)]
         yield Case(name, "storm", tuple(orders))
+        yield Case(name, "storm over steps", tuple(orders), steps=True)
     yield from _messages(name, at, chance)
     if program.answers:
         yield from _questions(program, at)

@@ -155,6 +155,16 @@ async def test_the_product_itself_passes_what_catches_a_variant(lanes: dict[bool
     assert judge(program, before, played, case) == []
 
 
+@pytest.mark.slow
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("name", ["mixed_effects", "a_file_written_between_calls", "langgraph_7780"])
+async def test_killed_again_and_again_over_steps(lanes: dict[bool, Lane], name: str) -> None:
+    lane = lanes[False]
+    await lane.renew(steps=True)
+    played = await disturbed(lane, {}, Case(name, "storm over steps", STORM, steps=True))
+    assert any(label.startswith("1 step s1") for label in played.trace), "no step has ended: the case proved nothing"
+
+
 def test_the_corpus_and_the_controls_are_as_many_as_is_said() -> None:
     assert len(PROGRAMS) >= 60
     assert len(CONTROLS) >= 12

@@ -40,6 +40,7 @@ class Config:
     lease: float = 2.0
     broken: str = ""
     elsewhere: bool = False
+    steps: bool = False
 
     @property
     def path(self) -> Path:
@@ -265,6 +266,7 @@ async def run(config: Config, ready: int) -> None:
         lease_seconds=config.lease,
         lease_margin_seconds=config.lease / 8,
         kept_guests=4,
+        step_cpu_seconds=0.0 if config.steps else 1.0,  # 0: a step ends between any two statements
         poison_deaths=MANY_DEATHS,  # a storm kills a guest more often in a row than code kills itself
     )
     registry = standard_registry(capabilities(config.path))

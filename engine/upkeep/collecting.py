@@ -17,7 +17,7 @@ import msgspec
 
 from ..blobs import ABANDONED_SECONDS, named_in
 from ..errors import InvalidName
-from ..ids import parse_execution
+from ..ids import cancel_id, parse_execution
 from ..sessions import base_of, ensure_session, find_head
 from ..store import SqliteConnection
 from .holding import held
@@ -60,6 +60,7 @@ class _Needs:
     floors: dict[str, int] = field(default_factory=dict)
     executions: set[str] = field(default_factory=set)
     doomed: dict[str, int] = field(default_factory=dict)
+    heads: list[str] = field(default_factory=list)
 
     def keep(self, head: str) -> bool:
         try:
@@ -72,6 +73,7 @@ class _Needs:
         """Say the same, and note what goes."""
         kept = self.keep(head)
         if not kept:
+            self.heads.append(head)
             id = parse_execution(head)
             self.doomed[id.session] = max(id.n, self.doomed.get(id.session, 0))
         return kept
@@ -104,6 +106,8 @@ async def collect(
         if remove:
             for session, n in needs.doomed.items():
                 await ensure_session(promises, session, first=n + 1)
+            for head in needs.heads:
+                await _settle_cancel(promises, head)
             removed = (await network.collect(before, needs.keep)).promises
         live = await named_blobs(network, substrate.blobs)
         blobs, blob_bytes = await substrate.blobs.collect(live.__contains__, now - grace, remove=remove)
@@ -112,6 +116,13 @@ async def collect(
             await network.vacuum()
         shrunk = max(0, size - substrate.folder.database.stat().st_size)
         return Collected(heads.trees, removed if remove else heads.promises, blobs, blob_bytes, shrunk)
+
+
+async def _settle_cancel(promises: Promises, execution: str) -> None:
+    """Settle a request to cancel that was made ready as its execution ended: it would hold the tree for a year."""
+    cancel = await promises.get(cancel_id(execution))
+    if cancel is not None and not cancel.settled:
+        await promises.settle(cancel.id, {"unused": True})
 
 
 async def _needs(promises: Promises) -> _Needs:

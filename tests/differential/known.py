@@ -78,7 +78,6 @@ RESTORED = {
         "functions, hooks of `sys` and `warnings`, import hooks, names put into `builtins`, sources in `linecache`."
     ),
     "finalizers": "An object that came back from a checkpoint is not finalized at once when its last name goes.",
-    "proxies": "A `weakref.proxy` comes back as an object of its own.",
     "tracebacks": "An exception that was kept comes back with its traceback as text.",
     "interned": "Equal strings that were one object are two when they were stored by different names.",
     "references": "How many references there are to an object, and how much memory was traced, is another process's.",
@@ -103,5 +102,5 @@ NOT_RESTORED = {
     "execution/signals-alarm": "process",
     "execution/tracemalloc": "references",
     "execution/warnings-showwarning": "process",
-    "execution/weakref": "proxies",
+    "execution/weakref": "finalizers",
 }

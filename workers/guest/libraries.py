@@ -80,11 +80,11 @@ class Libraries:
         yield from self._classes(assigned)
 
     def _by_code(self, attribute: str, value: object, assigned: _Assigned, *, new: bool) -> bool:
-        if isinstance(value, types.ModuleType):
+        if issubclass(type(value), types.ModuleType):
             return False
         if _defined_by_code(value):
             return True
-        if new and isinstance(value, type | types.FunctionType | types.BuiltinFunctionType):
+        if new and issubclass(type(value), type | types.FunctionType | types.BuiltinFunctionType):
             return False  # Imported late, by the library's own ``__getattr__``.
         return attribute in assigned.names or (assigned.dynamic and any(attribute in text for text in assigned.texts))
 
@@ -98,10 +98,10 @@ class Libraries:
         for root, path in assigned.targets:
             thing: Any = sys.modules["__main__"].__dict__.get(root)
             for part in path[:-1]:
-                if not isinstance(thing, types.ModuleType | type):
+                if not issubclass(type(thing), types.ModuleType | type):
                     break
                 thing = vars(thing).get(part)
-            if isinstance(thing, type) and thing.__module__ != "__main__" and path[-1] in vars(thing):
+            if issubclass(type(thing), type) and thing.__module__ != "__main__" and path[-1] in vars(thing):
                 value = vars(thing)[path[-1]]
                 if _defined_by_code(value) or not callable(value):
                     yield f"{thing.__module__}.{thing.__qualname__}.{path[-1]} was changed"
@@ -162,12 +162,12 @@ def _dotted(node: ast.expr) -> tuple[str, tuple[str, ...]] | None:
     return (node.id, tuple(reversed(path))) if isinstance(node, ast.Name) else None
 
 
-def _defined_by_code(value: object) -> bool:
-    if isinstance(value, staticmethod | classmethod | types.MethodType):
+def _defined_by_code(value: Any) -> bool:
+    if issubclass(type(value), staticmethod | classmethod | types.MethodType):
         value = value.__func__
-    if isinstance(value, types.FunctionType):
+    if issubclass(type(value), types.FunctionType):
         return value.__globals__ is sys.modules["__main__"].__dict__
-    return (value.__module__ if isinstance(value, type) else type(value).__module__) == "__main__"
+    return (value.__module__ if issubclass(type(value), type) else type(value).__module__) == "__main__"
 
 
 # --- what some libraries keep inside ---------------------------------------------------------------------

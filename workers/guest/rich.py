@@ -71,7 +71,7 @@ class Rich:
 
 def bundle_of(value: Any, repr_limit: int, repr_seconds: float, *, plain: str | None = None) -> Rich | None:
     """Return how a value shows itself beyond its repr; None if it does not."""
-    if type(value) in _PLAIN or isinstance(value, type):
+    if type(value) in _PLAIN or issubclass(type(value), type):
         return None
     rich = Rich()
     methods = _made(rich, "its attributes", lambda: _methods_of(value)) or {}
@@ -104,7 +104,7 @@ def png_of(figure: Any) -> bytes:
 
 def _is_figure(value: Any) -> bool:
     figures = sys.modules.get("matplotlib.figure")
-    return figures is not None and isinstance(value, figures.Figure)
+    return figures is not None and issubclass(type(value), figures.Figure)
 
 
 def _methods_of(value: Any) -> dict[str, Callable[[], Any]]:

@@ -39,7 +39,8 @@ def encode(value: Any) -> Any:
     by_type = _ENCODERS.get(kind)
     if by_type is not None:
         return by_type(value)
-    if isinstance(value, _DEFINITIONS):
+    # Not isinstance: it asks the value for its __class__, which code may have made of anything (a dead proxy raises).
+    if issubclass(type(value), _DEFINITIONS):
         return _encode_definition(value)
     return MISSING
 

@@ -306,7 +306,7 @@ class Keeper:
 
     def _rank(self, run: _Pass, names: dict[int, str], number: int) -> tuple[bool, int]:
         value = run.values[names[self._units[number].roots[0].number]]
-        return not isinstance(value, types.FunctionType | type), number
+        return not issubclass(type(value), types.FunctionType | type), number
 
     def _dump_unit(self, run: _Pass, names: dict[int, str], unit: Unit) -> set[int]:
         """Pickle one unit; returns the units it refers to now and did not before."""

@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     Recipe = Callable[[Reducers, Any], Any]
 
 
-def name_kind(thing: object) -> str:
+def name_kind(thing: Any) -> str:
     """Say in words what kind of thing `thing` is."""
     kind = type(thing)
-    if isinstance(thing, types.GeneratorType | types.CoroutineType | types.AsyncGeneratorType):
+    if issubclass(kind, types.GeneratorType | types.CoroutineType | types.AsyncGeneratorType):
         return f"{_WORDS[kind]} of {thing.__qualname__}()"
-    if isinstance(thing, threading.Thread):
+    if issubclass(kind, threading.Thread):
         return f"thread {thing.name!r}"
     word = _WORDS.get(kind)
     if word is not None:
@@ -84,6 +84,15 @@ def reduce_weak_reference(reducers: Reducers, reference: weakref.ref[Any]) -> An
     return rebuild.wrapped, (weakref.ref, target)
 
 
+def reduce_weak_proxy(reducers: Reducers, proxy: Any) -> Any:
+    try:
+        # A proxy passes everything on but the method's owner, which is what it stands for.
+        target = proxy.__reduce_ex__.__self__
+    except ReferenceError:
+        return reducers.lose(proxy, "what it stood for is gone", "a dead weak proxy")
+    return rebuild.wrapped, (weakref.proxy, target)
+
+
 def reduce_weak_set(_reducers: Reducers, items: weakref.WeakSet[Any]) -> Any:
     return rebuild.weak_set, (list(items),)
 
@@ -98,6 +107,8 @@ REDUCERS: dict[type, Recipe] = {
     types.FrameType: refuse("stack frames do not survive a restore"),
     types.TracebackType: refuse("tracebacks do not survive a restore; keep traceback.format_exc() instead"),
     weakref.ref: reduce_weak_reference,
+    weakref.ProxyType: reduce_weak_proxy,
+    weakref.CallableProxyType: reduce_weak_proxy,
     weakref.WeakSet: reduce_weak_set,
 }
 

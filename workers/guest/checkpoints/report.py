@@ -66,7 +66,7 @@ def find(name: str, value: object, wanted: set[int], skip: AbstractSet[int] = fr
             found[id(thing)] = path
             continue
         for child, step in _children(thing):
-            if id(child) not in seen and not isinstance(child, _LEAVES):
+            if id(child) not in seen and not issubclass(type(child), _LEAVES):
                 seen.add(id(child))
                 keep.append(child)
                 queue.append((child, path if len(path) > MAX_PATH else path + step))

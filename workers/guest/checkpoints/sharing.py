@@ -79,12 +79,12 @@ def _kept_by_module(kind: type) -> bool:
 
 def judge_object(thing: Any) -> bool:
     """Say whether `thing` counts as shared when two units have it."""
-    if isinstance(thing, type | types.FunctionType):
+    if issubclass(type(thing), type | types.FunctionType):
         return not importable(thing)
-    if isinstance(thing, types.ModuleType):
+    if issubclass(type(thing), types.ModuleType):
         return sys.modules.get(thing.__name__) is not thing
     kind = type(thing)
-    if isinstance(thing, enum.Enum):
+    if issubclass(type(thing), enum.Enum):
         # Found again by name in its class, which is what is shared.
         return False
     if kind is object:

@@ -37,6 +37,10 @@ def load_guest() -> Any:
     return importlib.import_module("_perdure_guest.checkpoint")
 
 
+#: Every so many steps the restored namespace takes the place of the one it came from.
+GO_ON = 7
+
+
 class Different(AssertionError):
     """What came back is not what was there."""
 
@@ -80,13 +84,19 @@ def run(seed: int, steps: int, *, tier1: bool = False) -> int:
             # What a restore does to memory must not reach what the next one starts from.
             memory = {number: memoryview(bytearray(content)) for number, content in packs.items()}
             sys.modules["__main__"] = back
-            checkpoint.Checkpoints(vars(back), protected=protected).restore(composed.manifest(), memory)
+            restored_by = checkpoint.Checkpoints(vars(back), protected=protected)
+            restored_by.restore(json.loads(json.dumps(composed.manifest())), memory)
             sys.modules["__main__"] = module
             live, restored = draw(namespace), draw(vars(back))
             if live != restored:
                 raise Different(_difference(seed, history, live, restored))
             for number in packs.keys() - composed.needed().keys():
                 del packs[number]
+            if step % GO_ON == GO_ON - 1:
+                # What came back lives on: its next checkpoint adds to what it was restored from.
+                module, namespace, checkpoints = back, vars(back), restored_by
+                sys.modules["__main__"] = module
+                watcher.take()
             source = program.statement()
     finally:
         sys.modules["__main__"] = main

@@ -45,7 +45,7 @@ class Different(AssertionError):
     """What came back is not what was there."""
 
 
-def run(seed: int, steps: int, *, tier1: bool = False) -> int:
+def run(seed: int, steps: int, *, tier1: bool = False) -> int:  # noqa: PLR0915 - one loop, told in order
     """Run one program of so many steps; returns the bytes of its deltas. Raises Different."""
     from perdure.engine.checkpoints import Composed
 

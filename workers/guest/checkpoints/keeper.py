@@ -161,11 +161,15 @@ class Keeper:
             if not name.startswith(AMBIENT):
                 break
             mark = ambient.mark(name.removeprefix(AMBIENT), values[name])
-            if mark is not None and self._marks.get(name) == mark and name in self._roots:
-                ids[name] = old[name]
+            if mark is None:
+                continue
+            if self._marks.get(name) == mark and name in self._roots:
                 self._steady.add(self._unit_of[self._roots[name]])
             else:
                 renewed.add(name)
+            if name in self._roots:
+                # No address: the object of the last time is gone, and a variable's value may lie where it was.
+                ids[name] = -self._roots[name]
             self._marks[name] = mark
         changed = {name for name, identity in ids.items() if old.get(name) != identity} | renewed
         gone = old.keys() - ids.keys()

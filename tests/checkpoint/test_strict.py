@@ -31,6 +31,11 @@ assert data["missed"] == 1 and len(data["units"]) == 1, data
 data = step("x = 3; big.append(2)", strict=True)
 assert "missed" not in data and len(data["units"]) == 1, data
 assert "missed" not in step("x = 4", strict=True)
+# The address of a state that is made anew each time is no identity: a value of the session may lie there next.
+step("import random")
+step("x = 5")
+step("x = 6")
+assert checkpoints._keeper._ids["\\0random"] < 0
 """
 
 

@@ -64,7 +64,7 @@ def _checked(program: Program, played: Played) -> str:
     try:
         return program.check(played) if program.check is not None else ""
     except (TypeError, IndexError, ValueError) as exc:
-        return f"{played.values} is nothing that could be checked: {exc}"
+        return f"{played.values} is nothing that could be checked: {exc}; {played.statuses} {played.errors}"
 
 
 def _differs(kind: str, calm: Any, played: Any) -> list[tuple[str, str]]:

@@ -61,7 +61,9 @@ def cases(program: Program, calm: Played) -> Iterator[Case]:
     name = program.name
     at = boundaries(program, calm)
     chance = random.Random(name)
-    born = next(number for number, (label, _) in enumerate(at) if label.endswith("launched"))
+    born = next((number for number, (label, _) in enumerate(at) if label.endswith("launched")), None)
+    if born is None:
+        return  # Not even the undisturbed run began, and the judge has said so.
     for number, (label, nth) in enumerate(at):
         yield Case(name, "kill worker", ((label, nth, "worker"),))
         if number >= born:

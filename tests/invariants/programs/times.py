@@ -9,7 +9,11 @@ __all__ = ["PROGRAMS"]
 
 def all_true(played: Played) -> str:
     """What such a program says of itself; the times differ from run to run."""
-    return "" if played.values and played.values[-1] is True else f"ended with {played.values}: {played.text!r}"
+    return (
+        ""
+        if played.values and played.values[-1] is True
+        else f"ended as {played.statuses} with {played.values}: {played.errors} {played.text!r}"
+    )
 
 
 def _clock(name: str, code: str, **answers: str) -> Program:

@@ -13,7 +13,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from perdure.engine.durable import now_ms
+from perdure.engine.durable import AttemptLost, now_ms
 from perdure.engine.ids import record_id, step_id
 from perdure.engine.journal import DISPLAY, outcome_of
 from perdure.engine.refs import stored
@@ -259,6 +259,11 @@ class Recorder:
             id = record_id(self._execution, self._step, self._journal.next_index)
             parent = step_id(self._execution, self._step)
             promise = await self.attempt.create(id, param["kind"], param, parent=parent, **how)
+            if promise.param.get("at") != param["at"]:
+                # A write of the guest before, still under way when its records were listed, has taken this number.
+                msg = f"{id} was written meanwhile: what is recorded is read again"
+                self.attempt.lose(msg)
+                raise AttemptLost(msg)
             self._journal.next_index += 1
             del self._unrecorded[:count]
             return promise

@@ -31,8 +31,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     without = [item for item in items if item.get_closest_marker("postgres") is None]
     missing = [item for item in items if item.get_closest_marker("postgres") is not None]
     config.stash[_NOT_RUN] = len(missing)
-    if hasattr(config, "workeroutput"):
-        config.workeroutput[_TOLD] = len(missing)
+    getattr(config, "workeroutput", {})[_TOLD] = len(missing)
     items[:] = without
     config.hook.pytest_deselected(items=missing)
 

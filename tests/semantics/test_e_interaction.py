@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from perdure.engine.records import DisplayEvent, OutputEvent
 from tests.whole.kit import kill_guests
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ async def test_e3_displays_come_among_the_output_once_and_in_order(talk: Talk) -
     code = RICH + "print('before')\ndisplay(Table(), 5)\nprint('after')\nlook('x')\n"
     execution = await talk.submit(code)
     result = await execution.result()
-    shown = [e async for e in execution.events(follow=False) if e.type in ("output", "display")]
+    shown = [e async for e in execution.events(follow=False) if isinstance(e, OutputEvent | DisplayEvent)]
     assert [e.text if e.type == "output" else e.data["text/plain"] for e in shown] == [
         "before\n",
         "a table",

@@ -117,6 +117,14 @@ def kill_guests(pid: int | None = None) -> int:
     return len(found)
 
 
+async def bury_guests() -> None:
+    """SIGKILL every guest of this process, and wait until its worker has seen them gone."""
+    kill_guests()
+    async with asyncio.timeout(20):
+        while guests():
+            await asyncio.sleep(0.01)
+
+
 def guests(pid: int | None = None) -> list[int]:
     """Guests of this process, or of another: what is beneath it and was forked, not started."""
     found, todo = [], [(each, b"") for each in children(pid)]

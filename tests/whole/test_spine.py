@@ -10,7 +10,7 @@ import pytest
 from perdure.engine import Client
 from perdure.engine.errors import AlreadySettled, BadSubmission, PromiseNotFound, SessionBusy, StateNotFound
 
-from .kit import World, kill_guests, opened, outcome
+from .kit import World, bury_guests, kill_guests, opened, outcome
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,7 +37,7 @@ async def test_code_runs_in_one_namespace_that_outlives_guests_and_workers(state
         second = await outcome(client, "s", "x.append(3); f()")
         assert second.value == 3
         assert second.kept_guest
-        kill_guests()
+        await bury_guests()
         third = await outcome(client, "s", "y is x, f()")
         assert third.value == (True, 3)
         assert not third.kept_guest
@@ -48,11 +48,11 @@ async def test_code_runs_in_one_namespace_that_outlives_guests_and_workers(state
 async def test_randomness_goes_on_where_it_was_when_the_guest_dies(state: Path) -> None:
     async with opened(state) as client:
         first = await outcome(client, "s", "import random\nrandom.random()")
-        kill_guests()
+        await bury_guests()
         assert not (second := await outcome(client, "s", "random.random()")).kept_guest
         third = await outcome(client, "s", "random.random()")
         assert len({first.value, second.value, third.value}) == 3
-        kill_guests()
+        await bury_guests()
         assert (await outcome(client, "s", "random.random()")).value not in {first.value, second.value, third.value}
 
 

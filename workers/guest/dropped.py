@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import types
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -25,13 +26,15 @@ class Dropped:
 
     def install(self) -> None:
         """Hear of them where Python tells its own ``warnings`` of them."""
-        warn: Any = warnings._warn_unawaited_coroutine  # type: ignore[attr-defined]
+        theirs: types.FunctionType = warnings._warn_unawaited_coroutine  # type: ignore[attr-defined]
 
-        def warn_and_note(coroutine: Any) -> None:
-            self._note(coroutine)
-            warn(coroutine)
+        def warn(message: str, category: type[Warning], stacklevel: int, source: Any) -> None:
+            self._note(source)
+            warnings.warn(message, category, stacklevel + 1, source)
 
-        warnings._warn_unawaited_coroutine = warn_and_note  # type: ignore[attr-defined]
+        # Their own function with another ``warn``: one around it would be the line that the warning names.
+        ours = types.FunctionType(theirs.__code__, {**theirs.__globals__, "warn": warn}, theirs.__name__)
+        warnings._warn_unawaited_coroutine = ours  # type: ignore[attr-defined]
 
     def _note(self, coroutine: Any) -> None:
         code = getattr(coroutine, "cr_code", None)

@@ -187,13 +187,19 @@ class Worker:
         """Open the substrate and begin to take executions."""
         self._warm = asyncio.create_task(self._warm_up())
         self._substrate.on_settled(self._hear)
-        await self._substrate.start(
-            functions={"execute": self._executions.execute},
-            heartbeat=self._leases,
-            wrap=lambda network: TimedNetwork(network, self._leases),
-            lease=timedelta(seconds=self._settings.lease_seconds),
-            concurrency=self._settings.concurrency,
-        )
+        try:
+            await self._substrate.start(
+                functions={"execute": self._executions.execute},
+                heartbeat=self._leases,
+                wrap=lambda network: TimedNetwork(network, self._leases),
+                lease=timedelta(seconds=self._settings.lease_seconds),
+                concurrency=self._settings.concurrency,
+            )
+        except BaseException:
+            # Nobody stops a worker that did not start: its zygote would live on, and its socket with it.
+            await self._zygotes.close()
+            await asyncio.gather(self._warm, return_exceptions=True)
+            raise
 
     async def _warm_up(self) -> None:
         """Start the zygote that most sessions need; who needs it hears what is wrong with it."""

@@ -1,6 +1,7 @@
 """What every test may rely on: blocking calls on the loop found on request, and no test left out unnoticed."""
 
 import os
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +10,10 @@ from blockbuster import blockbuster_ctx
 
 #: The code that is held to never block; a test or a library that does is nobody's concern.
 _OURS = ["perdure.engine", "perdure.capabilities", "perdure.workers"]
+
+# A shell's background job ignores interrupts, and so would every process that a test starts to interrupt it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _NOT_RUN = pytest.StashKey[int]()
 #: The same, as a process that runs a part of the tests tells the one that prints the summary.

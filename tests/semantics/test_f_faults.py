@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from perdure.engine.errors import SessionBusy
-from tests.whole.kit import World, kill_guests
+from tests.whole.kit import World, bury_guests
 
 if TYPE_CHECKING:
     from .kit import Talk
@@ -85,7 +85,7 @@ async def test_a_restore_keeps_functions_classes_and_instances_or_names_what_it_
         "def double(a): return a.total() * 2\nmine = Account(4)\nlines = (i for i in range(3))"
     )
     assert [report.name for report in made.lost] == ["lines"]
-    kill_guests()
+    await bury_guests()
     after = await talk.run("double(mine), type(mine) is Account, Account(1).total()")
     assert (after.value, after.kept_guest) == ((16, True, 2), False)
     assert (await talk.error("next(lines)")).type == "LostObjectError"

@@ -215,10 +215,11 @@ class Zygotes:
         """End every zygote, and with it every guest."""
         tasks = list(self._current.values())
         self._current.clear()
-        for task in [*tasks, *self._readable.values()]:
+        for task in tasks:
             if not task.done():
                 task.cancel()
         found = await asyncio.gather(*tasks, return_exceptions=True)
+        # A thread cannot be cancelled: the interpreter that it asks would outlive the worker.
         await asyncio.gather(*self._readable.values(), return_exceptions=True)
         zygotes = {each.zygote for each in found if isinstance(each, Source)} | self._retired
         await asyncio.gather(*(zygote.kill() for zygote in zygotes))

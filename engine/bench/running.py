@@ -21,6 +21,9 @@ from .yardstick import Rows
 
 __all__ = ["BENCHES", "run_bench"]
 
+#: Columns where nobody looks at a terminal: a row stays a line.
+UNCUT = 1000
+
 type Bench = Callable[[Path], Awaitable[Rows]]
 
 #: What can be measured: by name, where the function is. Named, not imported: some stand above this layer, and each
@@ -54,7 +57,7 @@ def run_bench(what: str, *, as_json: bool = False) -> int:
         table.add_column(header)
     for row in rows:
         table.add_row(*(str(row[key]) for key in ("what", "ms", "yardstick", "yardstick_ms", "ratio", "bar")))
-    Console().print(table)
+    (Console() if sys.stdout.isatty() else Console(width=UNCUT)).print(table)
     return 0
 
 

@@ -15,6 +15,8 @@ _OURS = ["perdure.engine", "perdure.capabilities", "perdure.workers"]
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+#: Which servers tests may need, by marker: the variable that names one.
+_NEEDED = {"postgres": "PERDURE_TEST_PG", "server": "RESONATE_URL"}
 _NOT_RUN = pytest.StashKey[int]()
 #: The same, as a process that runs a part of the tests tells the one that prints the summary.
 _TOLD = "perdure_not_run"
@@ -30,15 +32,15 @@ def _no_blocking(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what needs Postgres where there is none; the summary says how many."""
-    if os.environ.get("PERDURE_TEST_PG"):
-        return
-    without = [item for item in items if item.get_closest_marker("postgres") is None]
-    missing = [item for item in items if item.get_closest_marker("postgres") is not None]
+    """Leave out what needs a server that is not there; the summary says how many."""
+    absent = [marker for marker, variable in _NEEDED.items() if not os.environ.get(variable)]
+    missing = [item for item in items if any(item.get_closest_marker(marker) for marker in absent)]
+    without = [item for item in items if item not in missing]
     config.stash[_NOT_RUN] = len(missing)
     getattr(config, "workeroutput", {})[_TOLD] = len(missing)
     items[:] = without
-    config.hook.pytest_deselected(items=missing)
+    if missing:
+        config.hook.pytest_deselected(items=missing)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -51,5 +53,5 @@ def pytest_testnodedown(node: Any) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     if missing := config.stash.get(_NOT_RUN, 0):
         terminalreporter.write_line(
-            f"{missing} tests not run: they need PERDURE_TEST_PG, a database prepared as docs/postgres.md says"
+            f"{missing} tests not run: they need {' or '.join(_NEEDED.values())}, prepared as docs/postgres.md says"
         )

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from . import wire
 from .database import Database
-from .delivery import Messages
+from .delivery import UNDELIVERABLE, Messages, deliverable
 from .promises import (
     LINEAGE_SEPARATORS,
     ORIGIN_SEPARATOR,
@@ -36,7 +36,6 @@ from .search import promise_search, task_search
 from .wire import Reply, TaskState, bad, conflict, missing, unprocessable
 
 PRELOAD_LIMIT: Final = 100  # promises a reply carries beside its own; a reply's cost must not follow the tree's size
-
 type Action[Request] = Callable[[Database, int, Request, Messages], Reply]
 
 
@@ -55,6 +54,9 @@ def refuse_create(request: wire.PromiseCreate) -> str | None:
     tags = request.tags
     if not tags:
         return None
+    target = tags.get("resonate:target")
+    if target is not None and not deliverable(target):
+        return UNDELIVERABLE
     origin = tags.get("resonate:origin")
     if origin is not None and ORIGIN_SEPARATOR in origin:
         return f"resonate:origin must not contain {ORIGIN_SEPARATOR!r}"
@@ -68,7 +70,7 @@ def refuse_create(request: wire.PromiseCreate) -> str | None:
             return "resonate:delay must be a number of milliseconds"
         if int(delay) >= request.timeout_at:
             return "resonate:delay must be before timeoutAt"
-        if "resonate:target" not in tags:
+        if target is None:
             return "resonate:delay needs a resonate:target"
     return None
 
@@ -132,8 +134,8 @@ def promise_register_callback(
 def promise_register_listener(
     db: Database, now: int, request: wire.PromiseRegisterListener, _messages: Messages
 ) -> Reply:
-    if not request.address.startswith("poll://") or "@" not in request.address:
-        return bad("this store delivers to poll:// addresses only")
+    if not deliverable(request.address):
+        return bad(UNDELIVERABLE)
     awaited = find_promise(db, request.awaited)
     if awaited is None:
         return missing("promise")
@@ -301,6 +303,9 @@ def fence(
     """Create or settle a promise if a task is held under a version; every durable call goes through here."""
     if inner.id == task_id:
         return bad("a task cannot fence its own promise; fulfill it")
+    malformed = refuse_create(inner) if isinstance(inner, wire.PromiseCreate) else None
+    if malformed is not None:
+        return bad(malformed)
     holder = db.one(_HOLDER, (now, task_id))
     if holder is None:
         return missing("task")
@@ -312,9 +317,6 @@ def fence(
         return refusal
     if isinstance(inner, wire.PromiseSettle):
         return promise_settle(db, now, inner, messages)
-    malformed = refuse_create(inner)
-    if malformed is not None:
-        return bad(malformed)
     return Reply(200, {"promise": create(db, now, inner, messages, root=task_id).seen(now)})
 
 

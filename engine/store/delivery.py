@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 UNICAST: Final = "poll://uni@"
 ANYCAST: Final = "poll://any@"
+UNDELIVERABLE: Final = "this store delivers to poll://any@GROUP, poll://any@GROUP/PID and poll://uni@GROUP/PID only"
 
 
 def unicast_address(group: str, pid: str) -> str:
@@ -26,6 +27,14 @@ def unicast_address(group: str, pid: str) -> str:
 def anycast_address(group: str) -> str:
     """The address of any one process of a group; with `/pid` behind it, of that one if it is there."""
     return f"{ANYCAST}{group}"
+
+
+def deliverable(address: str) -> bool:
+    """Whether a message to an address could ever reach anybody."""
+    group, slash, pid = address.removeprefix(UNICAST).removeprefix(ANYCAST).partition("/")
+    if address.startswith(UNICAST):
+        return bool(group and pid)
+    return address.startswith(ANYCAST) and bool(group) and bool(pid or not slash)
 
 
 class Messages:
@@ -86,13 +95,27 @@ def split_anycast(target: str) -> tuple[str, str]:
     return f"{scheme}//{place}", preferred
 
 
+def listening(db: Database, address: str) -> tuple[int, str] | None:
+    """The member that hears what is said to an address, and its own address."""
+    if address.startswith(UNICAST):
+        member = owner(db, address)
+        return None if member is None else (member, address)
+    group, preferred = split_anycast(address)
+    row: tuple[int, str] | None = db.one(
+        "SELECT id, address FROM members WHERE anycast = ? AND receives = 1 ORDER BY address <> ?, id DESC LIMIT 1",
+        (group, f"{UNICAST}{group.removeprefix(ANYCAST)}/{preferred}"),
+    )
+    return row
+
+
 def unblock(db: Database, address: str, promise: PromiseRecord, messages: Messages) -> None:
-    """Tell the owner of an address of a settled promise; a message to nobody is dropped."""
-    member = owner(db, address)
-    if member is None:
+    """Tell whoever is at an address of a settled promise; a message to nobody is dropped."""
+    found = listening(db, address)
+    if found is None:
         return
+    member, own = found
     if member == db.member:
         messages.unblocks.append(promise)
         return
-    db.execute("INSERT OR IGNORE INTO outbox (address, promise_id) VALUES (?, ?)", (address, promise.id))
+    db.execute("INSERT OR IGNORE INTO outbox (address, promise_id) VALUES (?, ?)", (own, promise.id))
     messages.fetches.add(member)

@@ -9,7 +9,7 @@ from msgspec import Raw
 from . import wire
 from .cron import InvalidCron, next_run
 from .database import Database
-from .delivery import Messages
+from .delivery import UNDELIVERABLE, Messages, deliverable
 from .promises import ORIGIN_SEPARATOR, columns_of, find_promise, insert_promise, insert_task, origin_of, value_of
 from .search import page, tag_filter
 from .wire import Reply, ScheduleRecord, bad, json_text, missing
@@ -47,8 +47,11 @@ def schedule_get(db: Database, _now: int, request: wire.ScheduleGet, _messages: 
 def schedule_create(db: Database, now: int, request: wire.ScheduleCreate, messages: Messages) -> Reply:
     if ORIGIN_SEPARATOR in request.id:
         return bad(f"a schedule's id must not contain {ORIGIN_SEPARATOR!r}")
-    if "resonate:target" not in request.promise_tags:
+    target = request.promise_tags.get("resonate:target")
+    if target is None:
         return bad("promiseTags must include a resonate:target tag")
+    if not deliverable(target):
+        return bad(UNDELIVERABLE)
     found = find_schedule(db, request.id)
     if found is not None:
         return Reply(200, {"schedule": found})
@@ -92,9 +95,9 @@ def fire_schedule(db: Database, now: int, schedule_id: str, messages: Messages) 
     promise_id = template.replace("{{.timestamp}}", str(time)).replace("{{.id}}", schedule_id)
     if find_promise(db, promise_id) is None:
         lineage = dict.fromkeys(("resonate:branch", "resonate:parent"), promise_id)
-        defaults = {"resonate:schedule": schedule_id, "resonate:origin": origin_of(promise_id), **lineage}
+        own = {"resonate:schedule": schedule_id, "resonate:origin": origin_of(promise_id), **lineage}
         param = wire.Value(None if headers is None else wire.json_object(headers), data)
-        request = wire.PromiseCreate(promise_id, time + timeout, param, defaults | wire.json_object(tags))
+        request = wire.PromiseCreate(promise_id, time + timeout, param, wire.json_object(tags) | own)
         promise = insert_promise(db, time if request.timeout_at > now else now, request, messages)
         assert promise is not None  # noqa: S101 - it was looked for
         insert_task(db, now, promise, 0, messages)

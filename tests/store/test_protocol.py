@@ -112,8 +112,26 @@ class TestPromises:
         machine.settle(2, "a")
         assert machine.messages.unblocks == []
 
-    def test_addresses_this_store_cannot_deliver_to_are_refused(self, machine: Machine) -> None:
-        assert machine.apply(0, "promise.register_listener", awaited="a", address="http://x")[0] == 400
+    @pytest.mark.parametrize(
+        "address", ["http://x", "g", "poll://", "poll://any@", "poll://any@g/", "poll://uni@g", "poll://all@g/p"]
+    )
+    def test_addresses_this_store_cannot_deliver_to_are_refused(self, machine: Machine, address: str) -> None:
+        assert machine.apply(0, "promise.register_listener", awaited="a", address=address)[0] == 400
+        assert machine.create(0, "a", target=address)[0] == 400
+
+    def test_a_listener_may_be_any_one_of_a_group(self, machine: Machine) -> None:
+        machine.join(group="other")
+        first, second = machine.join(pid="p"), machine.join(pid="q")
+        for address in (ANY, ANY + "/p", "poll://any@nobody"):
+            machine.create(0, "a" + address)
+            machine.apply(0, "promise.register_listener", awaited="a" + address, address=address)
+        machine.settle(1, "a" + ANY)
+        assert [promise.id for promise in machine.messages.unblocks] == ["a" + ANY]
+        machine.settle(1, f"a{ANY}/p")
+        assert (machine.messages.unblocks, machine.messages.fetches) == ([], {first})
+        assert second == machine.db.member
+        machine.settle(1, "apoll://any@nobody")
+        assert machine.messages.fetches == set()
 
     def test_callbacks_guard_in_order(self, machine: Machine) -> None:
         def register(awaited: str, awaiter: str) -> int:
@@ -354,12 +372,13 @@ class TestSchedules:
 
     def test_a_schedule_makes_a_promise_at_each_of_its_times(self, machine: Machine) -> None:
         member = machine.join()
-        status, data = self.schedule(machine, target=ANY)
+        status, data = self.schedule(machine, target=ANY, parent="elsewhere")
         assert (status, data["schedule"]["nextRunAt"]) == (200, 60_000)
         machine.tick(60_000)
         assert machine.messages.executes == {"s-60000": (member, 0)}
         promise = machine.apply(60_000, "promise.get", id="s-60000")[1]["promise"]
         assert (promise["timeoutAt"], promise["tags"]["resonate:origin"]) == (61_000, "s-60000")
+        assert promise["tags"]["resonate:parent"] == "s-60000"
         seen = machine.apply(60_000, "schedule.get", id="s")[1]["schedule"]
         assert (seen["lastRunAt"], seen["nextRunAt"]) == (60_000, 120_000)
 

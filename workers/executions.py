@@ -43,6 +43,9 @@ log = structlog.get_logger()
 
 #: A cancel is looked for from this long after the start on: most executions are over by then and pay nothing (s).
 WATCH_AFTER = 0.25
+#: What handlers of a lost attempt have come to is kept so long for the next one (s): longer than a lease, and than a
+#: worker elsewhere takes that has it in between and dies.
+OUTCOMES_KEPT = 120.0
 #: Pause before an attempt gives up for a reason outside (a full disk): the store hands it out again at once (s).
 BACK_OFF = 1.0
 
@@ -88,8 +91,10 @@ class Executions:
         attempt.seal = lambda id, value: self._services.seals.add(id, value, job.base.step)
         live = await self._take_over(attempt, job)
         watch = asyncio.create_task(self._watch(attempt, live))
+        result = None
         try:
-            return await Tenure(self._services, attempt, job, live).work()
+            result = await Tenure(self._services, attempt, job, live).work()
+            return result
         except (BlobDamaged, BlobMissing, CheckpointForged) as exc:
             if await attempt.get(record_id(attempt.id, 0, 0)) is not None:
                 raise await _given_back(attempt, exc) from exc
@@ -104,8 +109,16 @@ class Executions:
             live.attempt = None
             live.run = None
             live.ended.set()
-            if not live.handlers.busy:
-                self._live.pop(attempt.id, None)
+            # The next attempt takes over what runs, and what has ended and is not recorded: it would be done again.
+            self._forget(attempt.id, live, at_once=result is not None)
+
+    def _forget(self, execution: str, live: Live, *, at_once: bool) -> None:
+        if live.attempt is not None:
+            return
+        if live.handlers.busy or (live.handlers.holds and not at_once):
+            asyncio.get_running_loop().call_later(OUTCOMES_KEPT, lambda: self._forget(execution, live, at_once=True))
+        elif self._live.get(execution) is live:
+            del self._live[execution]
 
     async def _take_over(self, attempt: Attempt, job: Job) -> Live:
         """Stop what this worker still has of an earlier attempt; its handlers go on and are adopted."""

@@ -133,6 +133,11 @@ class Handlers:
         """Whether any handler still runs."""
         return bool(self._tasks)
 
+    @property
+    def holds(self) -> bool:
+        """Whether there is an outcome that no record has yet."""
+        return bool(self._running)
+
     async def finish(self) -> None:
         """Wait for every handler that still runs."""
         while self._tasks:

@@ -56,6 +56,8 @@ class LeaseKeeper:
         self._clock = clock
         self._sender: _Sender | None = None
         self._leases: dict[str, _Lease] = {}
+        #: Versions of a task that were begun and not let go, oldest first: there are two while one takes over.
+        self._begun: dict[str, list[int]] = {}
         self._sent: dict[str, float] = {}
         self._task: asyncio.Task[None] | None = None
 
@@ -73,16 +75,27 @@ class LeaseKeeper:
         """Begin to keep the lease that was just got."""
         granted = self._sent.pop(task_id, self._clock())
         self._leases[task_id] = _Lease(task_version, granted + self._ttl)
+        self._begun.setdefault(task_id, []).append(task_version)
         if self._task is None:
             self._task = asyncio.create_task(self._keep())
 
     def stop(self, task_id: str) -> None:
-        """Let a lease go: its task is fulfilled, suspended or released."""
+        """Let a lease go: its task is fulfilled, suspended or released.
+
+        The SDK does not say which version it means. Its successor waits until an attempt has ended, so it is the
+        oldest: with the successor's lease let go in its place, that one would be lost in turn, and the next one.
+        """
+        begun = self._begun.get(task_id, [])
+        if len(begun) > 1:
+            begun.pop(0)
+            return
+        self._begun.pop(task_id, None)
         self._leases.pop(task_id, None)
 
     def shutdown(self) -> None:
         """Stop for good."""
         self._leases.clear()
+        self._begun.clear()
         if self._task is not None:
             self._task.cancel()
             self._task = None

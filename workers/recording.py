@@ -117,6 +117,7 @@ class Recorder:
         #: Characters that may be recorded; the guest cuts what is more, and one that does not is hostile.
         self.most: int | None = None
         self._writing = False
+        self._stopped = False
         # A deadline is recorded from elsewhere than the queue: two writers would take the same number.
         self._one = asyncio.Lock()
 
@@ -208,13 +209,16 @@ class Recorder:
     # -- recording -----------------------------------------------------------------
 
     async def run(self) -> None:
-        """Record everything, for as long as it is let. Raises AttemptLost."""
+        """Record everything, until it is stopped. Raises AttemptLost."""
+        self._stopped = False
         while True:
-            while not self._queue:
+            while not self._queue and not self._stopped:
                 self._writing = False
                 self._owner.quiet()
                 self._queued.clear()
                 await self._queued.wait()
+            if self._stopped:
+                return
             self._writing = True
             item = self._queue[0]
             if isinstance(item, _Writes):
@@ -232,6 +236,15 @@ class Recorder:
                 case _Flush():
                     item.done.set()
 
+    def stop(self) -> None:
+        """Begin no other record; ``run`` ends once the one under way is written.
+
+        Cut off, that one would be in the store a moment after the records were listed: the next guest would be told
+        to ask again what is recorded, and its own record would find the number taken.
+        """
+        self._stopped = True
+        self._queued.set()
+
     async def timers(self, new: dict[str, int], wake: int) -> str:
         """Record deadlines, by path, and return the id of a promise that resolves at ``wake`` (ms since 1970)."""
         promise = await self._record({"kind": "timer", "timers": new, "wake": wake}, wake=wake)
@@ -239,7 +252,7 @@ class Recorder:
 
     async def _more_output(self, item: _Writes) -> None:
         """Wait for more output to share the record, unless something else wants to be recorded."""
-        while len(self._queue) == 1 and item.weight <= OUTPUT_BATCH:
+        while len(self._queue) == 1 and item.weight <= OUTPUT_BATCH and not self._stopped:
             left = item.since + OUTPUT_DELAY - time.monotonic()
             if left <= 0:
                 return

@@ -230,7 +230,7 @@ class Run:
         self.waiting.suspending = False
         self._end = asyncio.get_running_loop().create_future()
         started = time.monotonic()
-        self._spawn(self.recorder.run())
+        recording = self._spawn(self.recorder.run())
         self._spawn(self.waiting.listen())
         pump = asyncio.create_task(self.guest.link.pump(self.handle))
         try:
@@ -242,6 +242,9 @@ class Run:
             return await self._ending(pump)
         finally:
             self.ran += time.monotonic() - started
+            self.recorder.stop()
+            written: set[asyncio.Future[Any]] = {recording, attempt.lost}
+            await asyncio.wait(written, return_when=asyncio.FIRST_COMPLETED)
             await self._stop(pump)
 
     async def _ending(self, pump: asyncio.Task[None]) -> End:
@@ -255,11 +258,12 @@ class Run:
         death = await asyncio.shield(self.guest.died)
         raise GuestDied(death)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         # A task that ends well only leaves the set; one that fails ends the run: drive waits on all of them.
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._finished)
+        return task
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         if task.cancelled() or task.exception() is None:
@@ -476,6 +480,8 @@ class Run:
 
     def started(self, request: Request, effect: str, record: str) -> None:
         """Perform a call whose start is recorded, or wait for whoever answers it."""
+        if self._end is not None and self._end.done():
+            return  # It diverged meanwhile, or was cancelled: nothing more is performed.
         if effect == "external":
             if request.path in self._given_up:
                 self.recorder.give_up(request.path, record)

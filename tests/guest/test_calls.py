@@ -327,3 +327,11 @@ def test_a_call_between_executions_is_refused() -> None:
         assert host.run("import _thread\nthreading.Timer(0.02, release.set).start()").left != []
         assert host.maybe_receive(0.1) is None
         assert "no execution" in host.run("t.join(); got[0]").result
+
+
+def test_a_thread_that_ends_while_the_code_waits_leaves_it_at_rest() -> None:
+    code = "import threading, select\nthreading.Thread(target=select.select, args=([], [], [], 0.2)).start()\necho(1)"
+    with Host() as host:
+        host.begin(code)
+        told = [host.idle()["threads"], host.idle()["threads"]]
+    assert told == [1, 0]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from .harness import Done, Host, recorded
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 CHAIN = """
 import asyncio, threading
@@ -213,13 +216,18 @@ SILENCE = 0.02
 def shuffled(host: Host, code: str, seed: int) -> Done:
     """Run code and answer its calls in a random order, one whenever nothing more comes."""
     chance = random.Random(seed)
+    return answered(host, code, chance.randrange)
+
+
+def answered(host: Host, code: str, choose: Callable[[int], int]) -> Done:
+    """Run code and answer the call that is chosen of so many, one whenever nothing more comes."""
     host.begin(code)
     seen: list[dict[str, Any]] = []
     asked: list[dict[str, Any]] = []
     while True:
         message = host.maybe_receive(SILENCE) if asked else host.receive()
         if message is None:
-            chosen = asked.pop(chance.randrange(len(asked)))
+            chosen = asked.pop(choose(len(asked)))
             host.reply(chosen["path"], value=chosen["args"]["x"])
             continue
         if message["t"] == "done":
@@ -253,6 +261,53 @@ def test_replies_reach_their_calls_then_and_on_a_replay(way: str) -> None:
         assert all(asked == got for asked, got in rest.result)
 
 
+#: Whoever lets go of the runtime's lock stands still for a moment, so that all others look at what there is between.
+SLOW_GUARD = """
+import sys, select
+def stand():
+    select.select([], [], [], 0.004)
+guard = next(module for name, module in sys.modules.items() if name.endswith("guest.signals")).Guard
+def leave(self, *_):
+    self._lock.release()
+    self._critical.__exit__()
+    stand()
+guard.__exit__ = leave
+"""
+
+#: Whoever waits for work of this pool is told a while after the work has ended.
+SLOW_POOL = """
+class Slow(ThreadPoolExecutor):
+    def submit(self, *args):
+        future = super().submit(*args)
+        future.add_done_callback(lambda _: select.select([], [], [], 0.05))
+        return future
+async def in_pool():
+    loop = asyncio.get_running_loop()
+    with Slow(2) as pool:
+        return flat(await asyncio.gather(*(loop.run_in_executor(pool, plain, n) for n in range(4))))
+pairs = await in_pool()
+pairs.append((1, await echo(1)))
+"""
+
+
+@pytest.mark.parametrize("way", ["to_thread", "run_in_executor", "a pool", "threads", "slow pool"])
+def test_whoever_runs_is_seen_to_run_between_what_it_took_and_what_it_asks_next(way: str) -> None:
+    code = CHAIN + SLOW_GUARD + (WAYS.get(way) or SLOW_POOL) + "\n[tuple(pair) for pair in pairs]"
+    with Host() as host:
+        # Who was answered asks next, and is answered: for a moment everybody else waits for something later.
+        live = answered(host, code, lambda many: many - 1)
+    assert live.status == "ok", live.message
+    outcomes = {call["path"]: {"value": call["args"]["x"]} for call in live.calls}
+    with Host() as host:
+        again = host.run(code, lambda _call: None, recorded(live.entered, outcomes))
+    assert again.status == "ok", again.message
+    assert again.result == live.result
+    with Host() as host:
+        # Answered at once: read by others, while those who asked are still on their way to reading.
+        at_once = host.run(code)
+    assert at_once.status == "ok", at_once.message
+
+
 def test_loops_that_cannot_be_followed_are_refused() -> None:
     code = """
 import asyncio, selectors
@@ -275,3 +330,28 @@ said
     assert said[0] == "ForeignLoop"
     assert "echo was called on the event loop" in said[1]
     assert "only asyncio's own loop can be replayed" in said[1]
+
+
+def test_a_loop_that_never_rests_diverges_where_its_recorded_delivery_finds_nobody() -> None:
+    code = """
+import asyncio
+async def spin():
+    asked = asyncio.ensure_future(WHAT)
+    while not asked.done():
+        await asyncio.sleep(0)
+    return asked.result()
+await spin()
+"""
+    with Host() as host:
+        live = host.run(code.replace("WHAT", "echo(1)"))
+    assert live.status == "ok", live.message
+    (kind, path, turns), *_ = live.entered
+    assert (kind, path) == ("r", "main.0")
+    assert turns
+    with Host() as host:
+        again = host.run(
+            code.replace("WHAT", "asyncio.sleep(0)").replace("not asked.done()", "True"),
+            replay=recorded(live.entered, {path: {"value": 1}}),
+        )
+    assert again.status == "diverged"
+    assert "main.0" in again.message["message"]

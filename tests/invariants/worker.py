@@ -178,10 +178,11 @@ class Observed:
 
 
 class Silent:
-    """Takes heartbeats and sends none."""
+    """Takes heartbeats, sends none, and hears no answer."""
 
     async def task_heartbeat(self, pid: str, tasks: object) -> None:
         del pid, tasks
+        await asyncio.get_running_loop().create_future()
 
 
 def victims(action: str, guest: int) -> list[int]:

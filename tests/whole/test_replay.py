@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from perdure.engine.durable import Attempt
 from perdure.engine.errors import AlreadySettled
+from perdure.workers.tenure import Tenure
 
-from .kit import World, kill_guests, opened, outcome
+from .kit import World, bury_guests, kill_guests, opened, outcome
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from perdure.engine.durable import Promise
 
 CLOCK = """
 import ctypes, datetime, random, time, uuid
@@ -109,3 +114,41 @@ async def test_output_that_differs_is_noted_or_a_divergence(tmp_path: Path, stri
     else:
         assert result.ok
         assert any("differed on replay" in note for note in result.notes)
+
+
+async def test_a_record_under_way_when_the_guest_dies_is_written_before_the_replay_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path)
+    listed, attempts = asyncio.Event(), set()
+    create, records = Attempt.create, Tenure._records
+
+    async def slow(self: Attempt, id: str, kind: str, param: Any, **how: Any) -> Promise:
+        if kind == "call" and param["args"] == {"what": 1} and not listed.is_set():
+            await bury_guests()
+            # The store is slow just now: whoever reads what is recorded without waiting for it has read by then.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0.7):
+                    await listed.wait()
+            listed.set()
+        return await create(self, id, kind, param, **how)
+
+    async def held(self: Attempt, *what: Any, **how: Any) -> Promise:
+        attempts.add(self.version)
+        # What was sent to the store is not unsent by nobody waiting for it.
+        return await asyncio.shield(asyncio.ensure_future(slow(self, *what, **how)))
+
+    async def listing(self: Tenure) -> list[Promise]:
+        found = await records(self)
+        if found:
+            listed.set()
+        return found
+
+    monkeypatch.setattr(Attempt, "create", held)
+    monkeypatch.setattr(Tenure, "_records", listing)
+    async with opened(tmp_path / "state", world) as client:
+        result = await outcome(client, "s", "[look(n) for n in range(3)]", grants=["look"])
+    assert result.ok, result.error
+    assert result.value == [0, 1, 2]
+    assert sorted(world.effects()) == ["look 0", "look 1", "look 2"]
+    assert attempts == {1}, "the record's number was taken by the write under way: the attempt was lost by it"

@@ -87,3 +87,15 @@ async def test_a_lease_that_is_gone_already_ends_its_attempt_at_once(store: Stor
     ended: list[str] = []
     keeper.on_expiry("a@1", 1, lambda: ended.append("a@1"))
     assert ended == ["a@1"]
+
+
+async def test_the_end_of_an_attempt_leaves_the_lease_of_its_successor_alone(store: Store) -> None:
+    keeper = LeaseKeeper("me", 10.0, 1.0)
+    keeper.attach(store)
+    keeper.start("a@1", 1)
+    keeper.start("a@1", 2)
+    keeper.stop("a@1")  # Version 1, which version 2 has taken over.
+    assert keeper.left("a@1", 2) > 0
+    keeper.stop("a@1")
+    assert keeper.left("a@1", 2) == 0.0
+    keeper.shutdown()

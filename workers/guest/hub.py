@@ -41,6 +41,9 @@ IDLE_NAMED = 10_000
 UNREPORTED = 5_000
 #: Seconds between looks at whether other threads still run, while a recorded delivery cannot be made.
 STUCK_LOOK = 0.1
+#: Seconds between looks at whether other threads still run, after the host was told that they do: it waits for no
+#: answer of theirs, only for leave to suspend.
+RUNNING_LOOK = 0.25
 
 
 class Hub:
@@ -62,7 +65,9 @@ class Hub:
         self.running_threads: Callable[[set[int]], int] = lambda _blocked: 0
         self.guard = Guard(critical)
         self._flush = flush
-        self._mail = Mailbox(channel, critical, self.guard, self.clock, lambda: self._wake("", ""))
+        self._mail = Mailbox(
+            channel, critical, self.guard, self.clock, lambda: self._wake("", ""), self._wake_everybody
+        )
         self._parties: dict[Party, int] = {}
         channel.report = self._report
 
@@ -195,7 +200,8 @@ class Hub:
                 self._deliver(loop, turns)
         elif 0 < head.turns <= turns:
             with self.guard:
-                if not self._deliver(loop, turns) and not self.running_threads(set(self._parties.values())):
+                # Whoever else waits or runs may yet take it.
+                if not (self._deliver(loop, turns) or self._parties or self.running_threads({threading.get_ident()})):
                     self._diverge()
 
     def _deliver(self, loop: LoopParty, turns: int) -> bool:
@@ -254,24 +260,37 @@ class Hub:
     def _wait[T](self, party: Party, ready: Callable[[], T | None], *, idle: bool = True, flush: bool = True) -> T:
         if flush:
             self._flush()
-        idle_at = time.monotonic() + IDLE_AFTER if idle else None
+        look = IDLE_AFTER if idle else None
+        idle_at = None if look is None else time.monotonic() + look
         with self.guard:
             self._parties[party] = threading.get_ident()
         try:
             while True:
                 with self.guard:
                     found = ready()
-                    if found is None and self._stuck(party):
+                    if found is not None:
+                        # With what it took, or another thread would find nobody running and nobody waiting for the
+                        # next delivery, and call that a divergence.
+                        self._parties.pop(party)
+                        return found
+                    if self._stuck(party):
                         self._diverge()
-                if found is not None:
-                    return found
                 if idle_at is not None and time.monotonic() >= idle_at:
-                    idle_at = None if self._tell_idle() else time.monotonic() + STUCK_LOOK
-                self._mail.listen(party, self._timeout(party, idle_at))
+                    look = self._tell_idle(again=look == RUNNING_LOOK)
+                    idle_at = None if look is None else time.monotonic() + look
+                self._listen(party, self._timeout(party, idle_at))
         finally:
             with self.guard:
-                del self._parties[party]
+                self._parties.pop(party, None)
                 self._wake_others(party)
+
+    def _listen(self, party: Party, timeout: float | None) -> None:
+        if self.deliveries.replaying and isinstance(party, Waiter):
+            # What it waits for comes from whoever consumes the delivery before; one that reads hears nobody else.
+            party.listen(None, timeout)
+            self._mail.read_nowait()
+        else:
+            self._mail.listen(party, timeout)
 
     def _timeout(self, party: Party, idle_at: float | None) -> float | None:
         """Return how long may pass before something must be looked at again."""
@@ -287,6 +306,11 @@ class Hub:
             if isinstance(party, Waiter) and party.kind == kind and party.path == path:
                 party.wake()
 
+    def _wake_everybody(self) -> None:
+        with self.guard:
+            for party in self._parties:
+                party.wake()
+
     def _wake_others(self, party: Party) -> None:
         for other in self._parties:
             if other is not party:
@@ -294,12 +318,15 @@ class Hub:
 
     # -- when nothing can go on ------------------------------------------------
 
-    def _tell_idle(self) -> bool:
+    def _tell_idle(self, *, again: bool) -> float | None:
+        """Tell the host what is waited for; return after how many seconds it may have to be told again."""
         if not self.execution or self.deliveries.replaying:
-            return False
+            return STUCK_LOOK
         with self.guard:
             parties = list(self._parties)
             threads = self.running_threads(set(self._parties.values()))
+            if again and threads:
+                return RUNNING_LOOK
             now = self.clock.now()
             timers = sorted((due - now, path) for party in parties for path, due in party.deadlines())
             waiting = [path for party in parties for path in party.waiting()]
@@ -312,7 +339,8 @@ class Hub:
                 "threads": threads,
             }
         )
-        return True
+        # A thread that ends tells nobody, and until the host hears of it the execution is not suspended.
+        return RUNNING_LOOK if threads else None
 
     def _stuck(self, party: Party) -> bool:
         """Whether the next recorded delivery is for nobody and nobody is left who could ask for it."""

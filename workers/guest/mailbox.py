@@ -29,7 +29,13 @@ class Mailbox:
     """Calls that were sent, replies that came, and messages; ``guard`` is held to look at them."""
 
     def __init__(
-        self, channel: Channel, critical: Critical, guard: Guard, clock: Clock, control: Callable[[], None]
+        self,
+        channel: Channel,
+        critical: Critical,
+        guard: Guard,
+        clock: Clock,
+        control: Callable[[], None],
+        everybody: Callable[[], None],
     ) -> None:
         self.asked: dict[str, Asked] = {}
         #: Replies that came for a loop, in their order.
@@ -41,7 +47,10 @@ class Mailbox:
         self._guard = guard
         self._clock = clock
         self._tell = control
+        self._wake_everybody = everybody
         self._reader = threading.Lock()
+        #: Somebody may have found the channel taken by one who only looked, and waits for nobody to read.
+        self._turned_away = False
 
     def expect(self, asked: Asked) -> None:
         """Take in a call that is about to be sent."""
@@ -60,6 +69,7 @@ class Mailbox:
         reads = False
         try:
             with self._critical:
+                self._turned_away = True
                 reads = self._reader.acquire(blocking=False)
             if party.listen(self._channel.fd if reads else None, timeout):
                 with self._critical:
@@ -80,6 +90,9 @@ class Mailbox:
                     self._read()
             finally:
                 self._reader.release()
+            if self._turned_away:
+                self._turned_away = False
+                self._wake_everybody()
 
     def _read(self) -> None:
         for message in self._channel.receive():

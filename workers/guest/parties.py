@@ -101,6 +101,9 @@ class Waiter:
         if channel is None:
             self._bell.acquire(timeout=-1 if timeout is None else timeout)
             return False
+        # Who read before may have read what this one waits for, after it looked and before it came to read.
+        if self._bell.acquire(blocking=False):
+            return False
         poll = select.poll()
         poll.register(channel, select.POLLIN)
         return bool(poll.poll(None if timeout is None else timeout * 1000))

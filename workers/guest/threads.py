@@ -28,8 +28,9 @@ class Threads:
     def __init__(self, hub: Hub, family: Family) -> None:
         self._hub = hub
         self._family = family
-        self._work = 0
-        self._lock = threading.Lock()
+        #: Work given to pools that has not ended, and the part of it that a thread has begun.
+        self._work: set[Future[Any]] = set()
+        self._begun: set[Future[Any]] = set()
 
     def install(self) -> None:
         """Hook them, at class level."""
@@ -38,6 +39,7 @@ class Threads:
         start: Any = threading.Thread.start
         bootstrap: Any = threading.Thread._bootstrap_inner  # type: ignore[attr-defined]
         submit: Any = pools.ThreadPoolExecutor.submit
+        run: Any = pools._WorkItem.run
         sleep = time.sleep
 
         @functools.wraps(start)
@@ -55,10 +57,20 @@ class Threads:
             node = family.current().child()
             with family.no_births():
                 future: Future[Any] = submit(pool, self._work_as, node, fn, args, kwargs)
-            with self._lock:
-                self._work += 1
-            future.add_done_callback(self._worked)
+            self._work.add(future)
+            # What never begins ends with this: it was cancelled, or its pool broke.
+            future.add_done_callback(self._dropped)
             return future
+
+        @functools.wraps(run)
+        def run_known(item: Any, *args: Any) -> None:
+            self._begun.add(item.future)
+            try:
+                run(item, *args)
+            finally:
+                # Not before everybody was told, or a loop that is about to be told would look as if nobody ran.
+                self._begun.discard(item.future)
+                self._work.discard(item.future)
 
         @functools.wraps(sleep)
         def sleep_known(seconds: Any, /) -> None:
@@ -71,15 +83,16 @@ class Threads:
         threading.Thread._bootstrap_inner = bootstrap_known  # type: ignore[attr-defined]
         threading.Thread.start = start_known  # type: ignore[assignment, method-assign]
         pools.ThreadPoolExecutor.submit = submit_known  # type: ignore[method-assign]
+        pools._WorkItem.run = run_known  # type: ignore[assignment, method-assign]
         time.sleep = sleep_known
 
     def _work_as(self, node: Node, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         with self._hub.wall.lane(node):
             return self._family.run_as(node, fn, args, kwargs)
 
-    def _worked(self, _future: object) -> None:
-        with self._lock:
-            self._work -= 1
+    def _dropped(self, future: Future[Any]) -> None:
+        if future not in self._begun:
+            self._work.discard(future)
 
     def running(self, blocked: set[int]) -> int:
         """Return how many threads run, not counting the given ones and the idle workers of pools."""
@@ -87,7 +100,7 @@ class Threads:
         alive = threading.enumerate()
         plain = sum(each.ident not in blocked and each not in workers for each in alive)
         waiting = sum(each.ident in blocked and each in workers for each in alive)
-        return plain + max(0, self._work - waiting)
+        return plain + max(0, len(self._work) - waiting)
 
     def alive(self) -> list[threading.Thread]:
         """Return the user's threads that live, without the workers of pools."""
@@ -101,7 +114,7 @@ class Threads:
 
     def working(self) -> bool:
         """Whether work that was given to a pool has not ended."""
-        return self._work > 0
+        return any(not work.done() for work in list(self._work))
 
     def forget_forked(self) -> None:
         """In a forked child: whatever it does is not of this session."""

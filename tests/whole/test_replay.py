@@ -12,7 +12,7 @@ from perdure.engine.durable import Attempt
 from perdure.engine.errors import AlreadySettled
 from perdure.workers.tenure import Tenure
 
-from .kit import World, bury_guests, kill_guests, opened, outcome
+from .kit import FAST, World, bury_guests, kill_guests, opened, outcome
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -152,3 +152,35 @@ async def test_a_record_under_way_when_the_guest_dies_is_written_before_the_repl
     assert result.value == [0, 1, 2]
     assert sorted(world.effects()) == ["look 0", "look 1", "look 2"]
     assert attempts == {1}, "the record's number was taken by the write under way: the attempt was lost by it"
+
+
+DRAWS = """
+import sys
+print("numpy.random" in sys.modules, flush=True)
+import numpy, secrets, uuid
+seen = [numpy.random.random(), secrets.token_hex(4), str(uuid.uuid4()), uuid.getnode()]
+look(seen)
+ask("Go on?")
+[*seen, numpy.random.random(), secrets.token_hex(4)]
+"""
+
+
+async def test_a_worker_that_preloads_other_packages_draws_the_same_numbers(tmp_path: Path) -> None:
+    pytest.importorskip("numpy")
+    for preload in ((), ("numpy.random", "uuid")):
+        world = World(tmp_path)
+        async with opened(tmp_path / "state", world, settings=FAST.model_copy(update={"preload": preload})) as client:
+            session = await client.session("s", grants=["look", "ask"])
+            if not preload:
+                await session.submit(DRAWS)
+                async with asyncio.timeout(30):
+                    while not await client.pending():
+                        await asyncio.sleep(0.02)
+                continue
+            (asked,) = await client.pending()
+            await client.answer(asked.id, "yes")
+            async with asyncio.timeout(30):
+                result = await client.execution("s@1").result()
+    assert result.ok, result.error
+    assert world.effects() == [f"look {result.value[:4]}"]
+    assert any("differed on replay" in note for note in result.notes), "nothing was preloaded: the test proved nothing"

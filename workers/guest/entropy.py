@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.machinery
 import operator
 import os
 import random
@@ -16,7 +17,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from .shim import Shim
 
@@ -139,12 +140,47 @@ def install(seed: int, shim: Shim | None) -> None:
     _stream, _shim = Stream(seed), shim
     _key(seed, 0, 0)
     _seed_generator(seed)
-    numpy_random = sys.modules.get("numpy.random")
-    if numpy_random is not None:
-        own = hashlib.blake2b(str(seed).encode(), digest_size=32, person=b"perdure.numpy").digest()
-        numpy_random.seed([int.from_bytes(own[at : at + 4]) for at in range(0, len(own), 4)])
-    uuid = sys.modules.get("uuid")
-    if uuid is not None:
-        uuid._generate_time_safe = None  # type: ignore[attr-defined]
-        # The address of a network card is another on another machine.
-        uuid._node = int.from_bytes(hashlib.blake2b(str(seed).encode(), digest_size=6).digest()) | 1 << 40  # type: ignore[attr-defined]
+    for name, settle in _AT_IMPORT.items():
+        if name in sys.modules:
+            settle(sys.modules[name])
+    if not any(isinstance(each, _AtImport) for each in sys.meta_path):
+        sys.meta_path.insert(0, _AtImport())
+
+
+def _settle_numpy(module: Any) -> None:
+    """Seed numpy's own generator: alike whether it was imported before the fork or comes to be imported later."""
+    own = hashlib.blake2b(str(_stream.seed).encode(), digest_size=32, person=b"perdure.numpy").digest()
+    module.seed([int.from_bytes(own[at : at + 4]) for at in range(0, len(own), 4)])
+
+
+def _settle_uuid(module: Any) -> None:
+    # The address of a network card is another on another machine.
+    module._generate_time_safe = None
+    own = hashlib.blake2b(str(_stream.seed).encode(), digest_size=6).digest()
+    module._node = int.from_bytes(own) | 1 << 40
+
+
+#: What keeps randomness of its own from its import on, by module.
+_AT_IMPORT: dict[str, Callable[[Any], None]] = {"numpy.random": _settle_numpy, "uuid": _settle_uuid}
+
+
+class _AtImport:
+    """Settles a module's randomness as it is imported, and has the import itself draw nothing.
+
+    Otherwise a replay by a worker that preloads other packages would draw other numbers.
+    """
+
+    def find_spec(self, name: str, path: Any, target: Any = None) -> Any:
+        settle = _AT_IMPORT.get(name)
+        spec = importlib.machinery.PathFinder.find_spec(name, path, target) if settle is not None else None
+        if settle is None or spec is None or spec.loader is None:
+            return None
+        execute = spec.loader.exec_module
+
+        def executed(module: Any) -> None:
+            with undone():
+                execute(module)
+            settle(module)
+
+        spec.loader.exec_module = executed  # type: ignore[method-assign]
+        return spec

@@ -72,18 +72,6 @@ SINGLE = [
     Case("langgraph_7780", "there and back", waiting="suspended", workers=2, swaps=True),
 ]
 
-#: What does not hold now, and is named in every run until it does (docs/guarantees.md).
-KNOWN = {
-    "heartbeats lost": "a slow call beside a question, its heartbeats lost: it ends as CallTimeout",
-    "a stale parked guest continued": "the case that is to catch it comes to no different result",
-}
-
-
-def _known(value: object, what: str) -> object:
-    if what not in KNOWN:
-        return value
-    return pytest.param(value, marks=pytest.mark.xfail(reason=KNOWN[what], strict=False))
-
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def lanes(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[dict[bool, Lane]]:
@@ -131,7 +119,7 @@ async def test_killed_again_and_again(lane: Lane, calm: dict[str, Played], name:
 
 @pytest.mark.slow
 @pytest.mark.asyncio(loop_scope="module")
-@pytest.mark.parametrize("case", [_known(case, case.scenario) for case in SINGLE], ids=lambda case: case.name)
+@pytest.mark.parametrize("case", SINGLE, ids=lambda case: case.name)
 async def test_disturbed(lane: Lane, calm: dict[str, Played], case: Case) -> None:
     played = await disturbed(lane, calm, case)
     assert len(played.acts) == len(case.orders), "a boundary was not reached: the case proved nothing"
@@ -140,7 +128,7 @@ async def test_disturbed(lane: Lane, calm: dict[str, Played], case: Case) -> Non
 @pytest.mark.slow
 @pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("name", [_known(name, name) for name in CONTROLS])
+@pytest.mark.parametrize("name", list(CONTROLS))
 async def test_a_broken_variant_is_caught(lanes: dict[bool, Lane], name: str) -> None:
     _, case, kinds = CONTROLS[name]
     program = {**PROGRAMS, **UNLIKE}[case.program]

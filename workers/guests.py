@@ -208,6 +208,8 @@ class Guest:
         self._how = ended.result()
         if self._how == UNKNOWN:
             # The zygote has ended, and the kernel is ending this guest: dead is only who is seen dead.
+            if self.pidfd < 0:
+                self._die(signal.SIGKILL, None)
             self.signal(signal.SIGKILL)
             return
         if self.pidfd >= 0:

@@ -16,11 +16,14 @@ import time
 from pathlib import Path
 
 from .judge import judge
-from .lane import Lane, opened
+from .lane import PATIENCE, SHORT_LEASE, Lane, opened
 from .program import Case, Played
 from .programs import PROGRAMS
 from .progress import Done, Progress, table, with_table
-from .scenarios import cases
+from .scenarios import OUTLIVED, cases
+
+#: Seconds of a lease that is not to be outlived, however busy the machine.
+LONG_LEASE = 60.0
 
 
 def main() -> int:
@@ -31,6 +34,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=24 * 60)
     parser.add_argument("--only", default="", help="only cases whose name holds this")
     parser.add_argument("--row", type=int, default=40, help="cases of one program in a row, in a state of their own")
+    parser.add_argument("--patience", type=float, default=PATIENCE, help="seconds after which an execution is stuck")
     parser.add_argument("--again", action="store_true")
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--page", type=Path, help="a page of documentation whose table is to be made anew")
@@ -75,24 +79,38 @@ async def play(options: argparse.Namespace, progress: Progress) -> None:
     random.Random(len(known)).shuffle(todo)
     calm: dict[tuple[str, bool], Played] = {}
     with tempfile.TemporaryDirectory(prefix="perdure-grid-") as folder:
-        async with opened(Path(folder) / "lane") as lane:
+        async with opened(Path(folder) / "lane", patience=options.patience) as lane:
             while todo and time.monotonic() < until and _all_kills(progress) < options.kills:
                 program = todo.pop(0)
-                await lane.renew()
+                await lane.renew(lease=LONG_LEASE)
                 first = await _calm(lane, program.name, calm, options, progress)
                 left = [case for case in cases(program, first) if case.name not in done]
-                left = [case for case in left if options.only in case.name]
-                random.Random(program.name).shuffle(left)
-                for case in left[: options.row]:
+                left = _each_scenario_first([case for case in left if options.only in case.name], program.name)
+                for case in sorted(left[: options.row], key=_needs):
                     done.add(case.name)
-                    if lane.steps != case.steps:
-                        await lane.renew(steps=case.steps)
+                    steps, lease = _needs(case)
+                    if (lane.steps, lane.lease) != (steps, lease):
+                        await lane.renew(steps=steps, lease=lease)
                     before = await _calm(lane, program.name, calm, options, progress)
                     await _case(lane, case, before, options, progress)
                     if time.monotonic() > until:
                         break
                 if len(left) > options.row:
                     todo.append(program)
+
+
+def _needs(case: Case) -> tuple[bool, float]:
+    """Return what the workers of a case must be: new ones cost more than most cases, so alike ones come in a row."""
+    return case.steps, SHORT_LEASE if case.scenario in OUTLIVED else LONG_LEASE
+
+
+def _each_scenario_first(left: list[Case], program: str) -> list[Case]:
+    """Return cases in a random order, but one of each scenario before the rest."""
+    random.Random(program).shuffle(left)
+    seen: set[str] = set()
+    first = [case for case in left if not (case.scenario in seen or seen.add(case.scenario))]  # type: ignore[func-returns-value]
+    names = {case.name for case in first}
+    return first + [case for case in left if case.name not in names]
 
 
 def _all_kills(progress: Progress) -> int:

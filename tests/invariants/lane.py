@@ -28,12 +28,15 @@ from .outside import BOOK
 from .program import Case, Played, Program
 from .worker import Config, orders_folder
 
-__all__ = ["Lane", "opened"]
+__all__ = ["PATIENCE", "SHORT_LEASE", "Lane", "opened"]
 
 ROOT = Path(__file__).parents[2]
 
 #: Seconds after which an execution that has not ended is stuck; a disturbed one takes two or three on a loaded machine.
 PATIENCE = 60.0
+
+#: Seconds of a lease where it is to be outlived.
+SHORT_LEASE = 2.0
 
 #: Milliseconds for which a worker is stopped at most: a lease, and what its successor needs.
 STOPPED_MS = 15_000
@@ -62,11 +65,20 @@ class Stuck(Exception):
 class Lane:
     """Plays cases, one at a time."""
 
-    def __init__(self, folder: Path, *, lease: float = 2.0, broken: str = "", powerless: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        lease: float = SHORT_LEASE,
+        broken: str = "",
+        powerless: bool = False,
+        patience: float = PATIENCE,
+    ) -> None:
         self.folder = folder
         self.powerless = powerless
         self.state = folder / "state0"
         self.lease = lease
+        self.patience = patience
         self.broken = broken
         self.steps = False
         self._number = 0
@@ -125,13 +137,14 @@ class Lane:
                 shutil.copy(kept, self.state / name)
         await self._connect()
 
-    async def renew(self, broken: str = "", *, steps: bool = False) -> None:
+    async def renew(self, broken: str = "", *, steps: bool = False, lease: float = SHORT_LEASE) -> None:
         """Go on with an empty state and other workers, broken or not."""
         for name in list(self._pids):
             await self.dismiss(name)
         await self.client.__aexit__()
         self.broken = broken
         self.steps = steps
+        self.lease = lease
         self._states += 1
         self.state = self.folder / f"state{self._states}"
         await self._connect()
@@ -280,7 +293,7 @@ class Playing:
             self._lane.synced()
         ended = asyncio.create_task(execution.result())
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(self._lane.patience):
                 result = await self._follow(execution.id, ended)
         except TimeoutError:
             raise Stuck(await self._why(execution.id)) from None
@@ -425,7 +438,7 @@ class Playing:
         session = await self._lane.client.session(played.session)
         execution = await session.submit(NAMES)
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(self._lane.patience):
                 result = await execution.result()
         except TimeoutError:
             raise Stuck(await self._why(execution.id)) from None

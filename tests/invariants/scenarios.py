@@ -11,7 +11,11 @@ from collections.abc import Iterator
 
 from .program import Case, Order, Played, Program
 
-__all__ = ["SCENARIOS", "boundaries", "cases"]
+__all__ = ["OUTLIVED", "SCENARIOS", "boundaries", "cases"]
+
+#: Scenarios in which a lease is outlived. The others have a long one, so that a machine that is busy otherwise cannot
+#: end it: the store sees a dead worker at once anyway.
+OUTLIVED = ("worker stopped", "guest stopped", "heartbeats lost")
 
 #: Storms of each program in the whole grid, and the kills in each.
 STORMS = 8

@@ -17,7 +17,8 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from . import errors
-from .loop import Future, GuestLoop
+from .births import Future
+from .loop import GuestLoop
 from .parties import Asked
 from .values import NotPlain, decode, encode
 
@@ -35,7 +36,7 @@ _UNANSWERED = ("CallFailed", "CallCancelled", "CallTimeout")
 INLINE_ARGS = 256 << 10
 
 
-class Call(Future):
+class Call(Future):  # type: ignore[type-arg]
     """A call that was sent: a future that can be awaited, gathered, and made a task of like a coroutine."""
 
     def __init__(self, calls: Calls, name: str, path: str, line: int, filename: str, loop: GuestLoop) -> None:

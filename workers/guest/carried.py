@@ -16,7 +16,7 @@ import warnings
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from . import entropy, loop
+from . import births, entropy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -51,7 +51,7 @@ class Carried:
         return {
             "entropy": entropy.get_state(),
             "futures": self._executor.flags,
-            "births": loop.births.state(),
+            "births": births.state(),
             "threads": _thread_numbers(),
             "clock": self._hub.clock.state(),
             "module": {name: names[name] for name in _MODULE_TEXTS if isinstance(names.get(name, 0), str | None)},
@@ -74,7 +74,7 @@ class Carried:
         for filename, code in texts.items():
             self._sources.add(filename, code)
         self._executor.flags = state["futures"]
-        loop.births.set_state(state["births"])
+        births.set_state(*state["births"])
         _set_thread_numbers(state.get("threads", (1, 0)))
         self._hub.clock.set_state(state["clock"])
         names = self._namespace.dict
@@ -94,14 +94,14 @@ class Carried:
     def undisturbed(self) -> Iterator[None]:
         """Run the body, and put back what it used up: hooks of a checkpoint leave no trace in the session's numbers."""
         main = self._family.main
-        counters, drawn, born, threads = main.counters(), entropy.get_state(), loop.births.state(), _thread_numbers()
+        counters, drawn, born, threads = main.counters(), entropy.get_state(), births.state(), _thread_numbers()
         try:
             yield
         finally:
             _set_thread_numbers(threads)
             main.set_counters(counters)
             entropy.set_state(drawn)
-            loop.births.set_state(born)
+            births.set_state(*born)
 
     def _imported(self) -> list[str]:
         """Return the modules inside packages that code imported without giving them a name: ``import a.b``.

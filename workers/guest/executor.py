@@ -154,7 +154,7 @@ class Executor:
             # Something else ended the loop's run (SystemExit in another task): the statement is over too.
             if not task.done():
                 task.cancel()
-                task._log_destroy_pending = False  # type: ignore[attr-defined]
+                task._log_destroy_pending = False
                 raise
             if not task.cancelled() and task.exception() is None:
                 raise
@@ -187,14 +187,13 @@ class Executor:
 
     def _supply_loop(self) -> None:
         create: Any = asyncio.create_task
-        main = threading.main_thread()
+        main, running = threading.main_thread(), asyncio._get_running_loop
 
         def create_task(coro: Any, **options: Any) -> Any:
-            if (
-                asyncio._get_running_loop() is None
-                and threading.current_thread() is main
-                and sys._getframe(1).f_globals is self._namespace
-            ):
+            loop: Any = running()
+            if loop is not None:
+                return loop.create_task(coro, **options)
+            if threading.current_thread() is main and sys._getframe(1).f_globals is self._namespace:
                 return self.loop.create_task(coro, **options)
             return create(coro, **options)
 

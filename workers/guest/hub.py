@@ -28,11 +28,8 @@ if TYPE_CHECKING:
     from .wallclock import WallClock
     from .wire import Message
 
-__all__ = ["BUSY_TURNS", "Hub"]
+__all__ = ["Hub"]
 
-#: A loop that never rests takes a delivery at every so-manieth turn: often enough to make progress (a turn is some
-#: microseconds), seldom enough to cost nothing. Recorded turns depend on it: changing it is a change of the format.
-BUSY_TURNS = 64
 #: Seconds of waiting after which the host is told: longer than a fast call takes, short beside what suspending costs.
 IDLE_AFTER = 0.005
 #: Paths and timers named in one ``idle``: far below MAX_FRAME. The host knows the pending calls anyway.
@@ -190,11 +187,9 @@ class Hub:
         self._wait(loop, ready)
 
     def busy(self, loop: LoopParty, turns: int) -> None:
-        """The loop is at a turn with work to do: make a delivery if one is recorded for this turn, or it is time."""
+        """The loop is at a turn with work to do, and it is time, or deliveries are recorded, perhaps for this turn."""
         head = self.deliveries.head
         if head is None:
-            if turns % BUSY_TURNS:
-                return
             self._mail.read_nowait()
             with self.guard:
                 self._deliver(loop, turns)
@@ -349,7 +344,10 @@ class Hub:
             return False
         if head.turns == 0 and any(other.takes(head) for other in self._parties):
             return False
-        return self.running_threads(set(self._parties.values())) == 0
+        if self.running_threads(set(self._parties.values())):
+            return False
+        # Asked last: a thread that has just ended may have woken one of them before.
+        return not any(other.stirred() for other in self._parties)
 
     def finish_replay(self) -> None:
         """The code has ended: let threads of the user consume what is recorded for them, or diverge."""

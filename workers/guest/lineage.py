@@ -11,6 +11,8 @@ import threading
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from .births import Task, birth, set_birth
+
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
@@ -20,13 +22,14 @@ __all__ = ["Family", "Node"]
 class Node:
     """A task, a thread or the main program: its path and what it has asked so far."""
 
-    __slots__ = ("_births", "_calls", "_timers", "execution", "name")
+    __slots__ = ("_calls", "_timers", "births", "execution", "name")
 
     def __init__(self, name: str, execution: str) -> None:
         self.name = name
         self.execution = execution
         self._calls = 0
-        self._births = 0
+        #: How many tasks and threads were born here.
+        self.births = 0
         self._timers = 0
 
     def path(self, execution: str) -> str:
@@ -35,8 +38,12 @@ class Node:
 
     def child(self) -> Node:
         """Return the node of the next task or thread born here."""
-        self._births += 1
-        return Node(f"{self.name}/{self._births}", self.execution)
+        self.births += 1
+        return self.nth(self.births)
+
+    def nth(self, number: int) -> Node:
+        """Return the node of that child. Most tasks ask for nothing and bear none: theirs are never made."""
+        return Node(f"{self.name}/{number}", self.execution)
 
     def next_call(self, execution: str) -> str:
         """Return the path of the next call, counted from 0."""
@@ -52,11 +59,11 @@ class Node:
 
     def counters(self) -> tuple[int, int, int]:
         """Return the counters, for a step that ends inside an execution."""
-        return (self._calls, self._births, self._timers)
+        return (self._calls, self.births, self._timers)
 
     def set_counters(self, counters: tuple[int, int, int]) -> None:
         """Set counters that a checkpoint kept."""
-        self._calls, self._births, self._timers = counters
+        self._calls, self.births, self._timers = counters
 
 
 class _Local(threading.local):
@@ -70,7 +77,8 @@ class Family:
     def __init__(self) -> None:
         self.execution = ""
         self.main = Node("main", "")
-        self._tasks: WeakKeyDictionary[Any, Node] = WeakKeyDictionary()
+        #: Nodes of tasks of other makes than the loop's own.
+        self._foreign: WeakKeyDictionary[Any, Node] = WeakKeyDictionary()
         self._threads: WeakKeyDictionary[threading.Thread, Node] = WeakKeyDictionary()
         self._local = _Local()
         self._local.node = self.main
@@ -92,18 +100,34 @@ class Family:
 
     def of_task(self, task: asyncio.Task[Any], loop: asyncio.AbstractEventLoop) -> Node:
         """Return a task's node; one that nobody announced (an eager start, a foreign constructor) is born now."""
-        node: Node | None = getattr(task, "perdure_node", None) or self._tasks.get(task)
-        if node is None:
-            announced: Node | None = getattr(loop, "announced", None)
-            node = announced or self.of_thread().child()
-            if announced is not None:
+        born = birth(task)
+        if type(born) is Node:
+            return born
+        node: Node | None
+        if type(born) is tuple:
+            node = born[0].nth(born[1])
+        else:
+            node = self._foreign.get(task)
+            if node is not None:
+                return node
+            node = getattr(loop, "announced", None)
+            if node is None:
+                node = self.of_thread().child()
+            else:
                 loop.announced = None  # type: ignore[attr-defined]
-            self._tasks[task] = node
+        self._give(task, node)
         return node
 
     def adopt(self, task: asyncio.Future[Any], node: Node) -> None:
         """Give a task its node, unless its eager start has taken it already."""
-        self._tasks.setdefault(task, node)
+        if birth(task) is None and task not in self._foreign:
+            self._give(task, node)
+
+    def _give(self, task: asyncio.Future[Any], node: Node) -> None:
+        if isinstance(task, Task):
+            set_birth(task, node, 0)
+        else:
+            self._foreign[task] = node
 
     def of_thread(self) -> Node:
         """Return this thread's node; one not started through ``threading`` is born now, of the main program."""

@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import _asyncio
 import asyncio
 import heapq
 import itertools
@@ -15,70 +14,30 @@ import select
 import selectors
 import weakref
 from asyncio import events
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from .births import Future, Task, bear, next_name, set_birth
+from .births import install as install_births
 from .replay import REPLY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Sequence
+    from collections.abc import Callable, Coroutine, Iterable
     from contextvars import Context
 
     from .hub import Hub
     from .lineage import Family, Node
     from .replay import Delivery
 
-__all__ = ["Future", "GuestLoop", "Task", "install"]
+__all__ = ["GuestLoop", "install"]
 
 #: Cancelled timers kept before the heap is cleaned, as asyncio does; ``wait_for`` leaves one behind each time.
 _CANCELLED_KEPT = 100
-
-
-class Births:
-    """Numbers of tasks and futures, by which they hash, and of the names of tasks."""
-
-    def __init__(self) -> None:
-        self.numbers = itertools.count(1)
-        self.names = 0
-
-    def state(self) -> tuple[int, int]:
-        """Return what a checkpoint keeps: sets order their members by these numbers, so they go on as they would."""
-        return int(repr(self.numbers).removeprefix("count(").removesuffix(")")), self.names
-
-    def set_state(self, state: Sequence[int]) -> None:
-        """Go on where a checkpoint was."""
-        number, self.names = state
-        self.numbers = itertools.count(number)
-
-
-births = Births()
-
-
-class Future(_asyncio.Future):  # type: ignore[type-arg]
-    """A future of the loop; sets of futures iterate alike in every process."""
-
-    def __init__(self, *, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(loop=loop)
-        self._perdure_number = next(births.numbers)
-
-    def __hash__(self) -> int:
-        return self._perdure_number
-
-
-class Task(_asyncio.Task):  # type: ignore[type-arg]
-    """A task of the loop, with its node."""
-
-    def __init__(self, coro: Coroutine[Any, Any, Any], *, node: Node, **options: Any) -> None:
-        self.perdure_node = node
-        self._perdure_number = next(births.numbers)
-        super().__init__(coro, **options)
-
-    def __hash__(self) -> int:
-        return self._perdure_number
-
-
-# They stand in for CPython's classes, in reprs and logs too.
-for _class in (Future, Task):
-    _class.__module__ = "_asyncio"
+#: A loop that has work looks for handlers of signals at every so-manieth turn: a look is a third of an empty turn.
+WAKE_TURNS = 16
+#: A loop that never rests takes a delivery at every so-manieth turn: often enough to make progress (a turn is some
+#: microseconds), seldom enough to cost nothing. Recorded turns depend on it: changing it is a change of the format.
+BUSY_TURNS = 64
 
 
 class TimerHandle(events.TimerHandle):
@@ -98,8 +57,10 @@ class GuestSelector(selectors.DefaultSelector):
         if loop is None:
             return super().select(timeout)
         if timeout == 0:
-            loop.turn()
-            return super().select(0)
+            turns = loop.turn()
+            # The only descriptor is the one by which other threads and signals wake a loop that rests.
+            alone = len(self._fd_to_key) == 1  # type: ignore[attr-defined]
+            return [] if alone and turns % WAKE_TURNS else super().select(0)
         found = super().select(0) if len(self.get_map()) > 1 else []
         if not found:
             loop.rest()
@@ -136,37 +97,51 @@ class GuestLoop(asyncio.SelectorEventLoop):
 
     # -- the loop's own methods ------------------------------------------------
 
-    def time(self) -> float:
-        return self.hub.clock.now()
-
     def create_future(self) -> asyncio.Future[Any]:
         return Future(loop=self)
 
-    def create_task(self, coro: Any, **options: Any) -> Any:
+    def create_task(self, coro: Any, *, name: Any = None, context: Any = None, **more: Any) -> Any:
+        if self._closed or more or self._task_factory is not None or type(coro) is not CoroutineType:  # type: ignore[attr-defined]
+            return self._create_otherwise(coro, {"name": name, "context": context, **more})
+        task: Any = bear(Task, self, coro, name, context)
+        if task is None:
+            node = self.family.current()
+            node.births += 1
+            task = Task(coro, loop=self, name=name or next_name(), context=context)
+            set_birth(task, node, node.births)
+        if task._source_traceback:
+            del task._source_traceback[-1]
+        try:
+            return task
+        finally:
+            del task  # or the traceback of an exception that comes here would keep it
+
+    def _create_otherwise(self, coro: Any, options: dict[str, Any]) -> Any:
+        """Make a task through the code's own factory, or of what is no coroutine by itself."""
         self._check_closed()  # type: ignore[attr-defined]
         node = self.family.current().child()
         make: Any = getattr(coro, "perdure_coroutine", None) if isinstance(coro, Future) else None
         body: Any = coro if make is None else make()
-        if options.get("name") is None:
-            births.names += 1
-            options["name"] = f"Task-{births.names}"
-        if self.get_task_factory() is None:
-            task: Any = Task(body, node=node, loop=self, **options)
-            if task._source_traceback:
-                del task._source_traceback[-1]
-            return task
+        if options["name"] is None:
+            options["name"] = next_name()
         self.announced = node
         try:
-            task = super().create_task(body, **options)
+            if self.get_task_factory() is None:
+                task: Any = Task(body, loop=self, **options)
+                if task._source_traceback:
+                    del task._source_traceback[-1]
+            else:
+                task = super().create_task(body, **{k: v for k, v in options.items() if v is not None or k == "name"})
         finally:
             self.announced = None
         self.family.adopt(task, node)
         return task
 
-    def foreground(self, coro: Coroutine[Any, Any, Any], context: Context) -> Task:
+    def foreground(self, coro: Coroutine[Any, Any, Any], context: Context) -> Any:
         """Return the task of a top-level statement: it is the main program itself, not a child."""
-        births.names += 1
-        return Task(coro, node=self.family.main, loop=self, name=f"Task-{births.names}", context=context)
+        task = Task(coro, loop=self, name=next_name(), context=context)
+        set_birth(task, self.family.main, 0)
+        return task
 
     def call_at(  # type: ignore[override]
         self, when: float, callback: Any, *args: Any, context: Context | None = None
@@ -233,10 +208,13 @@ class GuestLoop(asyncio.SelectorEventLoop):
         """Return the descriptors this loop lives on."""
         return [self._own.fileno(), self._ssock.fileno(), self._csock.fileno()]  # type: ignore[attr-defined]
 
-    def turn(self) -> None:
-        """One more turn with work to do."""
-        self._turns += 1
-        self.hub.busy(self, self._turns)
+    def turn(self) -> int:
+        """One more turn with work to do; returns its number."""
+        self._turns = turns = self._turns + 1
+        hub = self.hub
+        if not turns % BUSY_TURNS or hub.deliveries.recorded:
+            hub.busy(self, turns)
+        return turns
 
     def rest(self) -> None:
         """Nothing is ready."""
@@ -327,6 +305,7 @@ class GuestLoop(asyncio.SelectorEventLoop):
 
 def install(hub: Hub, family: Family) -> None:
     """Make every loop of this process a GuestLoop, and take address order out of ``as_completed``."""
+    install_births()
     GuestLoop.hub, GuestLoop.family = hub, family
     GuestLoop.__name__ = GuestLoop.__qualname__ = "_UnixSelectorEventLoop"
     GuestLoop.__module__ = "asyncio.unix_events"

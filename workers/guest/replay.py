@@ -37,21 +37,22 @@ class Deliveries:
     def __init__(self, recorded: dict[str, Any] | None = None) -> None:
         recorded = recorded or {}
         items = recorded.get("deliveries", ())
-        self._recorded = deque(Delivery(*item) for item in items if item[0] != CLOCK)
+        #: Those left to replay.
+        self.recorded = deque(Delivery(*item) for item in items if item[0] != CLOCK)
         #: Recorded readings of the clock: they are pulled where they are asked, and order nothing.
         self.readings = [item for item in items if item[0] == CLOCK]
         #: Seconds left of timers whose deadline is recorded, by path.
         self.timers: dict[str, float] = dict(recorded.get("timers", {}))
         self._unset = set(self.timers)
         #: Number of the next delivery to be consumed. Those replayed end where the numbering of new ones begins.
-        self.consumed = recorded.get("consumed", len(self._recorded)) - len(self._recorded)
-        self._reported = self.consumed + len(self._recorded)
+        self.consumed = recorded.get("consumed", len(self.recorded)) - len(self.recorded)
+        self._reported = self.consumed + len(self.recorded)
         self._fresh: deque[list[Any]] = deque()
 
     @property
     def replaying(self) -> bool:
         """Whether a recorded delivery is left."""
-        return bool(self._recorded)
+        return bool(self.recorded)
 
     def timer(self, path: str) -> float | None:
         """Return the seconds left of a timer that is being set, if its deadline is recorded."""
@@ -61,26 +62,26 @@ class Deliveries:
     @property
     def complete(self) -> bool:
         """Whether all that is recorded has come again: deliveries, and timers that were set."""
-        return not self._recorded and not self._unset
+        return not self.recorded and not self._unset
 
     @property
     def head(self) -> Delivery | None:
         """The recorded delivery that must come next, if any is left."""
-        return self._recorded[0] if self._recorded else None
+        return self.recorded[0] if self.recorded else None
 
     @property
     def left(self) -> int:
         """How many recorded deliveries are left."""
-        return len(self._recorded)
+        return len(self.recorded)
 
     def wants(self, kind: str, path: str) -> bool:
         """Whether the next recorded delivery is this one."""
-        return bool(self._recorded) and self._recorded[0].kind == kind and self._recorded[0].path == path
+        return bool(self.recorded) and self.recorded[0].kind == kind and self.recorded[0].path == path
 
     def replayed(self) -> Delivery:
         """Consume the next recorded delivery."""
         self.consumed += 1
-        return self._recorded.popleft()
+        return self.recorded.popleft()
 
     def entered(self, kind: str, path: str, turns: int) -> None:
         """Note a new delivery that was consumed."""

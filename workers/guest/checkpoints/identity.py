@@ -11,11 +11,9 @@ two, and never leave the process.
 from __future__ import annotations
 
 import hashlib
-import importlib.machinery
-import importlib.util
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+
+from ..native_parts import load
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -164,24 +162,8 @@ def python_cuts(data: Any, bits: int) -> list[int]:
     return ends
 
 
-def _load() -> Any:
-    """Load the extension by its path: the guest's runtime is no package that Python could find by name."""
-    if os.environ.get("PERDURE_PURE") == "1":
-        return None
-    folder = Path(__file__).parents[1] / "native"
-    for suffix in importlib.machinery.EXTENSION_SUFFIXES:
-        path = folder / f"_checkpoint{suffix}"
-        if path.exists():
-            spec = importlib.util.spec_from_file_location("_checkpoint", path)
-            if spec is not None and spec.loader is not None:
-                module = importlib.util.module_from_spec(spec)
-                spec.loader.exec_module(module)
-                return module
-    return None
-
-
 #: The version in C, if it was built.
-extension: Any = _load()
+extension: Any = load("_checkpoint")
 #: Whether it is used.
 native: Final[bool] = extension is not None
 Table: Any = extension.Table if native else PythonTable

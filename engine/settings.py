@@ -184,6 +184,9 @@ class WorkerSettings(_Settings):
     preload: tuple[str, ...] = COMMON
     #: Deaths of a guest, in a row and with nothing newly recorded between them, after which its step has failed.
     poison_deaths: Annotated[int, Field(ge=1)] = 3
+    #: The same, counting those that its code did not bring on itself: somebody's SIGKILL, the kernel short of memory.
+    #: Many, as each may be the last; not endless, as code that has the machine run out of memory does it each time.
+    outside_deaths: Annotated[int, Field(ge=1)] = 30
     #: A step ends inside an execution once replaying it would take this much computing (s): a commit costs
     #: milliseconds, and nobody minds a second. 0: wherever it can (for tests); None: not for this.
     step_cpu_seconds: Annotated[float, Field(ge=0)] | None = 1.0

@@ -1,6 +1,7 @@
 """Deaths of guests: recorded durably, with how far the step had come, and judged.
 
-A step whose guest dies again and again with nothing newly recorded between is poison; it would die for ever.
+A step whose guest dies again and again with nothing newly recorded between is poison; it would die for ever. Deaths
+that were not of its own doing (somebody's SIGKILL, a machine out of memory) do not count as that, but have a bound too.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Deaths:
 
     async def record(self, attempt: Attempt, step: int, records: int, died: GuestDied) -> None:
         """Record one more."""
-        param = {"at": now_ms(), "how": str(died), "step": step, "records": records}
+        param = {"at": now_ms(), "how": str(died), "step": step, "records": records, "own": died.death.own}
         await attempt.create(death_id(attempt.id, len(self._known)), "death", param, settled=True)
         log.warning("guest.died", execution=attempt.id, how=str(died), step=step, records=records)
         self._known.append(param)
@@ -48,9 +49,10 @@ class Deaths:
         """Whether a guest has died at all."""
         return bool(self._known)
 
-    def in_a_row(self) -> int:
-        """Return how many of the last deaths found the execution just as far as the very last one did."""
+    def in_a_row(self) -> tuple[int, int]:
+        """Return how many of the deaths found the execution just as far as the last one did: its own, and all."""
         if not self._known:
-            return 0
+            return 0, 0
         last = self._known[-1]
-        return sum((death["step"], death["records"]) == (last["step"], last["records"]) for death in self._known)
+        alike = [death for death in self._known if (death["step"], death["records"]) == (last["step"], last["records"])]
+        return sum(death.get("own", True) for death in alike), len(alike)

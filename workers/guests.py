@@ -17,6 +17,7 @@ import socket
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from .guest.ends import NOTE_AT, own_signal
 from .identity import identity_of
 from .link import Link, LinkClosed
 from .messages import ProtocolViolation, Ready
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Death", "Guest", "GuestDied", "GuestFailed", "WorkspaceLock", "WorkspaceTaken"]
 
-#: Descriptor of the guest: the lock it holds.
-LOCK = 4
 #: Seconds a forked guest may take until it is ready: 10 ms are usual, a loaded machine may need many times that.
 START_TIMEOUT = 30.0
 #: Seconds to wait for a killed process to be gone, and for a predecessor to give up its workspace.
@@ -40,10 +39,19 @@ KILL_TIMEOUT = 10.0
 #: paused, or has not noticed yet.
 EVICT_AFTER = 0.5
 #: Room for a process's identity in a lock file, and its parts.
-IDENTITY_SIZE = 200
+IDENTITY_SIZE = NOTE_AT
 IDENTITY_PARTS = 3
 #: How much of a guest's own stderr is kept, to say why it did not start.
 STDERR_KEPT = 4000
+
+
+#: Signals that code brings on itself; any other was sent, by the code itself if it has noted that.
+OF_CODE = frozenset(
+    (
+        *(signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT, signal.SIGSYS, signal.SIGTRAP),
+        *(signal.SIGXCPU, signal.SIGXFSZ, signal.SIGPIPE, signal.SIGALRM, signal.SIGVTALRM, signal.SIGPROF),
+    )
+)
 
 
 class GuestFailed(Exception):
@@ -63,6 +71,8 @@ class Death:
     reason: str = ""
     #: The limit it was ended for, by its name in the session's settings.
     limit: str = ""
+    #: Whether the code did it: not a signal that only somebody else can have sent.
+    own: bool = True
 
     def __str__(self) -> str:
         if self.limit:
@@ -87,8 +97,9 @@ class GuestDied(Exception):
 class WorkspaceLock:
     """The exclusive lock on a session's workspace; handed on to the guest that works in it."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, path: Path) -> None:
         self.fd = fd
+        self.path = path
 
     @classmethod
     async def take(cls, path: Path, timeout: float = KILL_TIMEOUT) -> WorkspaceLock:
@@ -111,10 +122,11 @@ class WorkspaceLock:
                 await asyncio.sleep(wait)
                 wait = min(wait * 2, 0.05)
             else:
-                return cls(fd)
+                return cls(fd, path)
 
     def held_by(self, pid: int) -> None:
         """Note which guest holds the lock, so that a successor can end one whose worker does not."""
+        os.ftruncate(self.fd, 0)  # with what a guest before noted of its own end
         os.pwrite(self.fd, identity_of(pid).encode().ljust(IDENTITY_SIZE), 0)
 
     def release(self) -> None:
@@ -140,6 +152,8 @@ class Guest:
     #: What the next checkpoint of it adds to; None: nothing, it is new.
     held: Held | None = None
     pidfd: int = -1
+    #: The file of its workspace's lock, in which it notes the signals that it sends itself.
+    _lock: Path | None = None
     _reason: str = ""
     _limit: str = ""
     _how: tuple[int | None, int | None] | None = None
@@ -163,6 +177,7 @@ class Guest:
         loop = asyncio.get_running_loop()
         guest = cls(config["session"], forked, await Link.over(ours), loop.create_future())
         lock.held_by(guest.pid)
+        guest._lock = lock.path
         forked.ended.add_done_callback(guest._ended)
         loop.add_reader(guest.pidfd, guest._gone)
         try:
@@ -170,7 +185,11 @@ class Guest:
                 await guest.link.send({"t": "start", "config": config})
                 ready = await guest.link.receive()
         except (LinkClosed, ProtocolViolation, TimeoutError) as exc:
-            await guest.kill("it did not become ready")
+            if isinstance(exc, LinkClosed):
+                await asyncio.wait({guest.died}, timeout=KILL_TIMEOUT)
+            death = await guest.kill("it did not become ready")
+            if not (death.own or death.reason):
+                raise GuestDied(death) from exc  # Somebody's SIGKILL: the next one may start.
             printed = os.pread(words, STDERR_KEPT, max(0, os.fstat(words).st_size - STDERR_KEPT))
             msg = (
                 f"a guest did not start ({str(exc) or 'no answer in time'}): {printed.decode(errors='replace').strip()}"
@@ -230,7 +249,19 @@ class Guest:
         if number == signal.SIGXCPU and not self._reason:
             self._limit, self._reason = "cpu_seconds", "it used all the CPU seconds it may"
         if not self.died.done():
-            self.died.set_result(Death(number, code, self._reason, self._limit))
+            own = number is None or number in OF_CODE or number == self._sent_itself()
+            self.died.set_result(Death(number, code, self._reason, self._limit, own))
+
+    def _sent_itself(self) -> int | None:
+        if self._lock is None:
+            return None
+        with contextlib.suppress(OSError):
+            fd = os.open(self._lock, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                return own_signal(fd)
+            finally:
+                os.close(fd)
+        return None
 
     @property
     def alive(self) -> bool:

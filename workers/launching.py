@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from perdure.engine.sessions import seed_of
 
 from .confine.policy import Limits
-from .guests import LOCK
+from .guest.ends import LOCK
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -171,10 +171,14 @@ class Tenure:
             return self._live.stop, "Cancelled", f"{WHY[self._live.stop]}; its process was killed: {died}"
         if died.death.limit:
             return "crashed", "LimitExceeded", f"its process was ended: {died}"
-        times = self._deaths.in_a_row()
-        if times < self._services.settings.poison_deaths:
-            return None
-        return "crashed", "GuestDied", f"its process died {times} times in a row without getting further: {died}"
+        own, times = self._deaths.in_a_row()
+        settings = self._services.settings
+        if own >= settings.poison_deaths:
+            return "crashed", "GuestDied", f"its process died {own} times in a row without getting further: {died}"
+        if times >= settings.outside_deaths:
+            message = f"its process was killed from outside {times} times in a row without getting further: {died}"
+            return "crashed", "GuestDied", message
+        return None
 
     # -- one guest ---------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ import pytest
 from perdure.engine import Client
 from perdure.engine.errors import AlreadySettled, BadSubmission, PromiseNotFound, SessionBusy, StateNotFound
 
-from .kit import World, bury_guests, kill_guests, opened, outcome
+from .kit import FAST, World, bury_guests, guests, kill_guests, opened, outcome
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -303,6 +303,29 @@ async def test_code_that_kills_its_process_ends_as_crashed_and_blocks_nothing(st
         assert result.error is not None
         assert "3 times" in result.error.message
         assert (await outcome(client, "s", "x")).value == 1
+
+
+async def test_kills_from_outside_are_not_its_own_doing_and_have_a_bound_of_their_own(state: Path) -> None:
+    code = "import select\nselect.select([], [], [], 3)\n7"
+    settings = FAST.model_copy(update={"outside_deaths": 6})
+    async with opened(state, settings=settings) as client:
+        for bound, times in ((False, 4), (True, 6)):
+            session = await client.session(f"s{times}")
+            execution = await session.submit(code)
+            for _ in range(times):
+                async with asyncio.timeout(20):
+                    while not guests():
+                        await asyncio.sleep(0.01)
+                await bury_guests()
+            async with asyncio.timeout(40):
+                result = await execution.result()
+            if not bound:
+                assert result.value == 7, result.error
+                await bury_guests()  # The one that is kept.
+            else:
+                assert result.status == "crashed"
+                assert result.error is not None
+                assert "killed from outside 6 times" in result.error.message
 
 
 async def test_what_cannot_be_kept_is_named(state: Path) -> None:

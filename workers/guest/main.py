@@ -17,7 +17,7 @@ import sys
 import tempfile
 from typing import TYPE_CHECKING, Any
 
-from . import checkpoint, entropy, finish, loop, unraisable
+from . import checkpoint, ends, entropy, finish, loop, unraisable
 from .calls import Calls
 from .carried import Carried
 from .channel import Channel
@@ -106,6 +106,7 @@ class Guest:
         os.environ.pop("LD_PRELOAD", None)
         loop.install(self.hub, self.family)
         self.threads.install()
+        ends.install()
         self.namespace.set_up()
         self.executor = Executor(self.namespace)
         self.carried = Carried(self.executor, self.hub, self.family, self.namespace, self.sources)

@@ -44,12 +44,20 @@ async def hammer(path: str, rounds: str) -> None:
     """Take every task this process is offered, and finish it; say what it took."""
     connection = SqliteConnection(path, group="g")
     offers: asyncio.Queue[tuple[str, int]] = asyncio.Queue()
+    delivered: set[str] = set()
+    told: set[str] = set()
 
     def offered(message: str) -> None:
         task = json.loads(message)["data"]["task"]
         offers.put_nowait((task["id"], task["version"]))
+        delivered.add(task["id"])
+
+    def on_execute(task: str, version: int, on_execute: Any = connection.on_execute) -> None:
+        told.add(task)
+        on_execute(task, version)
 
     connection.recv(offered)
+    connection.on_execute = on_execute  # type: ignore[method-assign] # what no peer told is found by looking
     await connection.start()
     say(ready=os.getpid())
     creating = asyncio.create_task(create(connection, int(rounds)))
@@ -69,7 +77,7 @@ async def hammer(path: str, rounds: str) -> None:
         say(took=task, pid=os.getpid())
     await creating
     await connection.stop()
-    say(stopped=True)
+    say(untold=sorted(delivered - told))
 
 
 async def create(connection: SqliteConnection, rounds: int) -> None:

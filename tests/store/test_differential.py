@@ -249,9 +249,11 @@ def reference_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "PENDING_RETRY_TTL", 5_000)  # the partner waits six times as long as the reference
 
 
-TestHistories = Histories.TestCase
+HISTORIES = int(os.environ.get("PERDURE_HISTORIES", "60"))
+
+TestHistories = pytest.mark.timeout(60 + HISTORIES)(Histories.TestCase)
 TestHistories.settings = settings(
-    max_examples=int(os.environ.get("PERDURE_HISTORIES", "60")),
+    max_examples=HISTORIES,
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=(HealthCheck.too_slow, HealthCheck.filter_too_much),

@@ -17,7 +17,7 @@ import msgspec
 
 from ..blobs import ABANDONED_SECONDS, named_in
 from ..errors import InvalidName
-from ..ids import cancel_id, parse_execution
+from ..ids import parse_execution
 from ..sessions import base_of, ensure_session, find_head
 from ..store import SqliteConnection
 from .holding import held
@@ -38,6 +38,9 @@ MIN_HORIZON_SECONDS = 3600.0
 GRACE_SECONDS = 24 * 3600.0
 #: A blob that begins so may name others, and is read.
 _JSON = b"{"
+
+#: What becomes of a promise that outlived its execution.
+_OVER = {"type": "CallCancelled", "message": "the execution had ended", "data": None}
 
 _STEP = re.compile(r"([A-Za-z0-9][A-Za-z0-9_-]{0,63}@[1-9][0-9]{0,11}):s[0-9]{1,9}")
 
@@ -107,7 +110,7 @@ async def collect(
             for session, n in needs.doomed.items():
                 await ensure_session(promises, session, first=n + 1)
             for head in needs.heads:
-                await _settle_cancel(promises, head)
+                await _settle_rest(network, promises, head)
             removed = (await network.collect(before, needs.keep)).promises
         live = await named_blobs(network, substrate.blobs)
         blobs, blob_bytes = await substrate.blobs.collect(live.__contains__, now - grace, remove=remove)
@@ -118,11 +121,18 @@ async def collect(
         return Collected(heads.trees, removed if remove else heads.promises, blobs, blob_bytes, shrunk)
 
 
-async def _settle_cancel(promises: Promises, execution: str) -> None:
-    """Settle a request to cancel that was made ready as its execution ended: it would hold the tree for a year."""
-    cancel = await promises.get(cancel_id(execution))
-    if cancel is not None and not cancel.settled:
-        await promises.settle(cancel.id, {"unused": True})
+async def _settle_rest(network: SqliteConnection, promises: Promises, execution: str) -> None:
+    """Settle what an ended execution left open, which would hold its tree for a year.
+
+    That is a request to cancel that was made ready as it ended, the step of one that was refused for a damaged
+    checkpoint, and whatever was asked in one that others have ended.
+    """
+    after: str | None = None
+    while page := await network.scan(f"{execution}:", after):
+        for promise in page:
+            if promise.state == "pending":
+                await promises.settle(promise.id, _OVER, state="rejected")
+        after = page[-1].id
 
 
 async def _needs(promises: Promises) -> _Needs:

@@ -135,6 +135,37 @@ async def test_collecting_beside_running_sessions_takes_nothing_they_need(tmp_pa
         assert (await check(client.substrate)).problems == ()
 
 
+async def test_what_an_ended_execution_left_open_does_not_hold_it(tmp_path: Path) -> None:
+    async with Client.open(tmp_path / "state") as client:
+        await run(client, "s", BIG.format(n=1))
+    stored = {path: path.read_bytes() for path in (tmp_path / "state" / "blobs").glob("??/*")}
+    for path, content in stored.items():
+        path.write_bytes(b"x" + content[1:])
+    async with Client.open(tmp_path / "state") as client:
+        refused = await run(client, "s", "n")
+        assert (refused.status, refused.error and refused.error.type) == ("refused", "BlobDamaged")
+        for path, content in stored.items():
+            path.write_bytes(content)
+        session = await client.session("s", grants=["ask"])
+        await session.submit("ask('never answered')")
+        async with asyncio.timeout(30):
+            while not await client.pending():
+                await asyncio.sleep(0.01)
+        promises = client.substrate.promises
+        await promises.settle("s@3", {"execution": "s@3", "status": "failed"})  # as whoever else has the store may
+        assert (await run(client, "s", "n")).value == 1
+        for left in ("s@2:s0", "s@3:s0", "s@3:s0.0"):
+            found = await promises.get(left)
+            assert found is not None
+            assert not found.settled
+        for _ in range(2):  # what was settled now is as old as the horizon at the next
+            await collect(client.substrate, time.time() + LATER)
+        assert [info.id for info in await client.executions("s")] == ["s@4"]
+        assert await client.substrate.promises.get("s@3:s0.0") is None
+        assert (await run(client, "s", "n, len(big)")).value == (1, 100_000)
+        assert (await check(client.substrate)).problems == ()
+
+
 async def test_a_copy_made_while_it_is_used_opens_and_goes_on(tmp_path: Path) -> None:
     async with Client.open(tmp_path / "state") as client:
         await run(client, "s", BIG.format(n=1))

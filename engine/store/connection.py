@@ -100,8 +100,10 @@ class SqliteConnection:
         return target if "://" in target else anycast_address(target)
 
     def recv(self, callback: Callable[[str], None]) -> None:
-        """Call `callback` with each message; to be told before `start`, or no work is offered to this process."""
+        """Call `callback` with each message; from the first of them on, work is offered to this process."""
         self._receivers.append(callback)
+        if self._starting is not None:
+            self._spawn(self._receive())
 
     async def start(self) -> None:
         """Open the file and join the processes that share it.
@@ -139,6 +141,12 @@ class SqliteConnection:
         self._peers.connect(self._member, others)
         self._ready = not self._stopped
         self._spawn(self._look_regularly())
+
+    async def _receive(self) -> None:
+        await self.start()
+        if not self._card.receives:
+            await self._committer.write(lambda db, now, messages: members.receive(db, now, self._card, messages))
+            self._card = self._card._replace(receives=True)
 
     def _join(self, db: Database, now: int, messages: Messages) -> list[Peer]:
         others = members.join(db, self._folder, now, self._card, messages)

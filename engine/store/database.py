@@ -16,6 +16,7 @@ import time
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
+from stat import S_ISREG
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from .errors import StoreDamaged, StoreError, StoreForeign, StoreFull, StoreLocked, StoreNewer, StoreReadOnly
@@ -270,7 +271,8 @@ def problems_of_file(path: Path) -> list[str]:
             connection.close()
     except sqlite3.Error as error:
         return [str(error)]
-    return [str(row[0]) for row in rows if row[0] != "ok"]
+    lines = [line for row in rows for line in str(row[0]).splitlines()]
+    return [line for line in lines if line != "ok" and not line.startswith("***")]
 
 
 def copy_file(path: Path, target: Path) -> None:
@@ -292,6 +294,9 @@ def copy_file(path: Path, target: Path) -> None:
 def refuse_foreign(path: Path) -> None:
     """Refuse what is plainly no SQLite file before SQLite is let near it."""
     try:
+        if not S_ISREG(path.stat().st_mode):  # to open a pipe would wait for whoever writes to it
+            message = f"{path}: is not a file; choose another path"
+            raise StoreForeign(message)
         with path.open("rb") as file:
             header = file.read(len(SQLITE_HEADER))
     except FileNotFoundError:
@@ -317,6 +322,9 @@ def open_lock(path: Path) -> int:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             message = f"{path}: the disk is full; free some space and try again, nothing was lost"
             raise StoreFull(message) from error
+        if not path.parent.is_dir():
+            message = f"{path.parent}: is not a folder that is there; create it, or choose another path"
+            raise StoreReadOnly(message) from error
         message = f"{folder}: cannot be written ({error.strerror}); check the folder and its permissions"
         raise StoreReadOnly(message) from error
 

@@ -68,6 +68,12 @@ def join(db: Database, folder: Path, now: int, card: Card, messages: Messages) -
     return others
 
 
+def receive(db: Database, now: int, card: Card, messages: Messages) -> None:
+    """Let a member that was listed as one that only asks have work as well."""
+    db.execute("UPDATE members SET receives = 1 WHERE id = ?", (db.member,))
+    offer_parked(db, now, card, messages)
+
+
 def sweep(folder: Path, listed: set[str]) -> None:
     """Remove what processes left that were killed before they were listed."""
     for file in folder.glob("*.lock"):

@@ -184,11 +184,13 @@ async def test_a_newer_file_is_refused_and_untouched(path: Path) -> None:
 
 async def test_a_folder_is_no_file(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
-    await refused(tmp_path / "sub", StoreForeign)
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("sub", "pipe"):
+        assert "is not a file" in await refused(tmp_path / name, StoreForeign)
 
 
 async def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    await refused(tmp_path / "none" / "store.db", StoreReadOnly)
+    assert "create it" in await refused(tmp_path / "none" / "store.db", StoreReadOnly)
 
 
 async def test_a_folder_that_cannot_be_written_is_named() -> None:
@@ -207,6 +209,7 @@ async def test_a_damaged_file_is_damaged_and_a_copy_restores_it(path: Path, tmp_
         file.seek(8192)
         file.write(os.urandom(size - 8192))
     assert problems(path)
+    assert not any("\n" in line for line in problems(path))
     assert "restore" in await refused(path, StoreDamaged)
     async with SqliteConnection(tmp_path / "copy.db") as restored:
         assert await restored.check() == []

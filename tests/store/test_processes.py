@@ -188,6 +188,17 @@ async def test_an_anycast_message_reaches_exactly_one(path: Path) -> None:
         assert asker.told.empty()
 
 
+async def test_who_begins_to_receive_after_it_was_started_is_offered_work_from_then_on(path: Path) -> None:
+    async with Member(path, group="other") as asker, SqliteConnection(path, group="g") as late:
+        await asker.create("before")
+        told: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        late.recv(lambda message: told.put_nowait(json.loads(message)))
+        async with asyncio.timeout(AT_ONCE):
+            assert (await told.get())["data"]["task"]["id"] == "before"
+            await asker.create("after")
+            assert (await told.get())["data"]["task"]["id"] == "after"
+
+
 async def test_an_anycast_address_may_prefer_one_process(path: Path) -> None:
     async with Member(path, pid="one"), Member(path, pid="two") as two, Member(path, group="other") as asker:
         for number in range(8):

@@ -56,6 +56,16 @@ async def test_local_steps(resonate: Resonate) -> None:
     assert await (await started(resonate.run("steps", steps, 5))).result() == 20
 
 
+async def test_a_connection_that_was_started_first(path: Path) -> None:
+    network = SqliteConnection(path)
+    await network.start()
+    resonate = Resonate(network=network)
+    resonate.register(double)
+    resonate.register(fan_out)
+    assert await (await started(resonate.run("fan", fan_out, 3))).result() == 6
+    await resonate.stop()
+
+
 async def test_fan_out(resonate: Resonate) -> None:
     resonate.register(double)
     resonate.register(fan_out)

@@ -405,15 +405,40 @@ class SqliteConnection:
         seen = -1
         while True:
             await asyncio.sleep(LOOK)
-            version = await self._read(Database.version_of_data)
-            if version != seen:
-                seen = version
-                await self._catch_up()
-            if any(not self._peers.connected(peer.id) for peer in await self._read(self._others)):
-                await self._committer.write(self._bury_dead)
+            try:
+                version = await self._read(Database.version_of_data)
+                if version != seen:
+                    await self._catch_up()
+                    seen = version
+                await self._look_around()
+            except StoreClosed:
+                raise
+            except (StoreError, OSError) as error:  # a full disk, a stopped process in a transaction: it will pass
+                log.warning("the store's file could not be looked at; it is tried again", error=str(error))
 
-    def _others(self, db: Database) -> list[Peer]:
-        return [peer for peer in members.peers(db) if peer.id != self._member]
+    async def _look_around(self) -> None:
+        everybody = await self._read(members.peers)
+        listed = any(peer.id == self._member for peer in everybody)
+        if not (listed and await asyncio.to_thread(self._found)):
+            await self._stay()
+        strangers = [peer for peer in everybody if peer.id != self._member and not self._peers.connected(peer.id)]
+        if strangers:
+            living = await self._committer.write(self._bury_dead)
+            self._peers.connect(self._member, [peer for peer in strangers if peer.id in living])
+
+    def _found(self) -> bool:
+        """Whether others can find the files by which they know that this process lives."""
+        return self._lock is not None and members.held(self._lock) and self._peers.heard()
+
+    async def _stay(self) -> None:
+        """Be found again, though somebody has removed those files."""
+        if self._lock is None or not members.held(self._lock):
+            lost, self._lock = self._lock, await asyncio.to_thread(members.hold, self._folder, self._card.name)
+            if lost is not None:
+                os.close(lost)
+        if not await asyncio.to_thread(self._peers.heard):
+            await self._peers.listen()
+        await self._committer.write(lambda db, now, messages: members.stay(db, now, self._card, messages))
 
     async def _catch_up(self) -> None:
         """Find in the file what a lost or unsent message would have said."""

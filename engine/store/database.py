@@ -198,7 +198,11 @@ class Database:
             except BlockingIOError:
                 time.sleep(LOCK_EAGER_PAUSE if attempt < LOCK_EAGER_TRIES else LOCK_PAUSE)
             else:
-                return
+                if os.fstat(self._lock).st_nlink:
+                    return
+                # Somebody has removed the folder: whoever opens the store now waits at another file than we would.
+                os.close(self._lock)
+                self._lock = open_lock(self.path)
         message = f"{self.path}: another process keeps it locked; is one of its processes stopped?"
         raise StoreLocked(message)
 

@@ -13,9 +13,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+import structlog
+
 from .database import Database, write_lock
 from .delivery import Messages, anycast_address, unicast_address
 from .promises import TASK, Task, offer
+
+log = structlog.get_logger(__name__)
 
 
 class Card(NamedTuple):
@@ -42,6 +46,7 @@ class Peer(NamedTuple):
 
 def hold(folder: Path, name: str) -> int:
     """The descriptor of the lock that says a process lives; to be held before it is listed."""
+    folder.mkdir(exist_ok=True)
     path = folder / f"{name}.lock"
     while True:
         lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
@@ -66,6 +71,20 @@ def join(db: Database, folder: Path, now: int, card: Card, messages: Messages) -
     if card.receives:
         offer_parked(db, now, card, messages)
     return others
+
+
+def held(lock: int) -> bool:
+    """Whether a lock can still be found by others: what was swept away is a certificate of nothing."""
+    return os.fstat(lock).st_nlink > 0
+
+
+def stay(db: Database, now: int, card: Card, messages: Messages) -> None:
+    """List this process again, as the member it was, if others took it for dead."""
+    row = (db.member, card.name, card.address, card.anycast, int(card.receives))
+    if db.execute("INSERT OR IGNORE INTO members (id, name, address, anycast, receives) VALUES (?, ?, ?, ?, ?)", row):
+        log.warning("the files of this process were removed, and it was taken for dead; it is back", member=db.member)
+        if card.receives:
+            offer_parked(db, now, card, messages)
 
 
 def receive(db: Database, now: int, card: Card, messages: Messages) -> None:

@@ -84,15 +84,29 @@ class Peers:
         self._directory: int | None = None
         self._server: asyncio.Server | None = None
         self._wires: dict[int, _Wire] = {}
+        self._reaching: set[int] = set()
         self._early: dict[int, list[Notice]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._commits = 0
         self._watching = False
 
     async def listen(self) -> None:
-        """Open this process's socket; to be done before it is listed."""
+        """Open this process's socket, or another in its place; to be done before it is listed."""
+        self._deafen()
         bound = await asyncio.to_thread(self._bind)
         self._server = await asyncio.start_unix_server(self._accept, sock=bound, limit=LINE_LIMIT)
+
+    def _deafen(self) -> None:
+        server, self._server = self._server, None
+        if server is not None:
+            server.close()
+        directory, self._directory = self._directory, None
+        if directory is not None:
+            os.close(directory)
+
+    def heard(self) -> bool:
+        """Whether others can still find the socket."""
+        return (self._folder / f"{self._name}.sock").exists()
 
     def _bind(self) -> socket.socket:
         if Path("/proc/self/fd").is_dir():
@@ -110,7 +124,9 @@ class Peers:
         """Connect to every member that was there first; those that come later connect to us."""
         self._member = member
         for peer in others:
-            self._spawn(self._reach(peer))
+            if peer.id < member and peer.id not in self._reaching:
+                self._reaching.add(peer.id)
+                self._spawn(self._reach(peer))
 
     def connected(self, member: int) -> bool:
         """Whether a wire to a member is open, so that its end would be noticed."""
@@ -118,17 +134,13 @@ class Peers:
 
     async def close(self) -> None:
         """Cut every wire."""
-        if self._server is not None:
-            self._server.close()
         for wire in self._wires.values():
             wire.close()
         for task in self._tasks:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
-        if self._directory is not None:
-            os.close(self._directory)
-            self._directory = None
+        self._deafen()
 
     def send(self, member: int, notice: Notice) -> None:
         """Tell one member; one that is not connected yet is told when it is."""
@@ -168,6 +180,8 @@ class Peers:
         except OSError:
             self._listener.on_lost(peer.id)
             return
+        finally:
+            self._reaching.discard(peer.id)
         writer.write(_encoder.encode(Notice(hello=self._member)) + b"\n")
         await self._serve(peer.id, reader, writer)
 
@@ -194,7 +208,8 @@ class Peers:
         except (OSError, ValueError, msgspec.MsgspecError):
             pass  # a wire that cannot be read is a wire that ended
         finally:
-            self._wires.pop(member, None)
+            if self._wires.get(member) is wire:
+                del self._wires[member]
             writer.close()
         self._listener.on_lost(member)
 

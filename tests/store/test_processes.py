@@ -310,6 +310,48 @@ async def test_what_no_message_said_is_found_by_looking(path: Path, monkeypatch:
         assert one.told.empty()
 
 
+async def test_who_loses_the_files_it_is_known_by_is_found_again(path: Path) -> None:
+    folder = Path(f"{path}-members")
+
+    async def reaches(asker: Member, taker: Member, task: str) -> None:
+        await asker.create(task)
+        while (await taker.told.get())["data"]["task"]["id"] != task:
+            pass  # what was found by looking may be told a little later as well
+        await taker.ask("promise.settle", id=task, state="resolved")
+
+    async with asyncio.timeout(30), Member(path) as one, Member(path, group="other") as other:
+        for lost in ("folder", "files", "sockets"):
+            for file in folder.iterdir():
+                if lost != "sockets" or file.suffix == ".sock":
+                    file.unlink()
+            if lost == "folder":
+                folder.rmdir()
+            async with Member(path, group="late") as late:  # takes whom it cannot find for dead
+                await reaches(late, one, f"late-{lost}")
+                while not (one.connection._peers.heard() and late.connection._peers.connected(one.connection._member)):
+                    await asyncio.sleep(0.01)
+            await reaches(other, one, f"other-{lost}")
+        assert sorted(file.suffix for file in folder.iterdir()) == [".lock"] * 3 + [".sock"] * 2
+
+
+async def test_a_look_that_fails_is_not_the_last(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Member(path) as one, Member(path, group="other") as two:
+        failed = asyncio.Event()
+
+        async def fails() -> None:
+            failed.set()
+            raise OSError
+
+        async with asyncio.timeout(20):
+            with monkeypatch.context() as patched:
+                patched.setattr(one.connection._peers, "heard", lambda: False)
+                patched.setattr(one.connection._peers, "listen", fails)
+                await failed.wait()
+            monkeypatch.setattr(two.connection._peers, "send", lambda *_: None)
+            await two.create("t")
+            assert (await one.told.get())["data"]["task"]["id"] == "t"
+
+
 async def test_a_deadline_set_by_a_process_that_died_is_met_by_another(path: Path, children: list[Child]) -> None:
     async with Member(path) as member:
         child = await held_by_child(member, path, children)

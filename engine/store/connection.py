@@ -8,38 +8,36 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import os
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
 import msgspec
 import structlog
 from resonate.timing import Clock, now_ms
-from resonate.types import PromiseCreateReq, PromiseRecord, PromiseSettleReq
+from resonate.types import PromiseCreateReq, PromiseSettleReq
 
-from . import maintenance, members, timeouts, wire
-from .actions import ACTIONS, READS, fence
+from . import members, timeouts, wire
+from .actions import ACTIONS, READS
 from .commits import Committer
 from .database import Database, Synchronous, members_folder
 from .delivery import Messages, anycast_address
 from .errors import StoreClosed, StoreError
 from .members import Card, Peer
 from .peers import Notice, Peers
-from .promises import PROMISE, Promise, fetch
+from .promises import fetch
+from .reading import Reading
+from .task_actions import fence
 from .wire import Reply
 
 __all__ = ["Refused", "SqliteConnection"]
 
 log = structlog.get_logger(__name__)
 
-SCAN_LIMIT: Final = 1000
 LOOK: Final = 1.0  # seconds between looks at the file for what no message said: a stopped peer, a wire never made
 MOURNING: Final = (0.001, 0.005, 0.02, 0.1, 0.4)  # seconds; then the peer lives, and only its wire is gone
-_LAST: Final = "\U0010ffff"  # sorts behind every other character, so that prefix + _LAST ends the prefix's range
 
 
 class Refused(NamedTuple):
@@ -49,7 +47,7 @@ class Refused(NamedTuple):
     why: str
 
 
-class SqliteConnection:
+class SqliteConnection(Reading):
     """A `Network` and `Source` of `resonate-base` over one SQLite file.
 
     `group` is what this process takes work for; one that only asks should name a group nobody works in.
@@ -238,16 +236,7 @@ class SqliteConnection:
         promise: wire.PromiseRecord = reply.data["promise"]
         return promise
 
-    # For tools that look at the file
-
-    async def scan(self, prefix: str, after: str | None = None, limit: int = SCAN_LIMIT) -> list[PromiseRecord]:
-        """The promises whose id begins with `prefix`, in the order of their ids, from behind `after` on."""
-        sql = f"SELECT {PROMISE} FROM promises WHERE id >= ? AND id < ? AND id > ? ORDER BY id LIMIT ?"
-        parameters = (prefix, prefix + _LAST, after or "", limit)
-        now = self._clock()
-        rows = await self._read(lambda db: db.all(sql, parameters))
-        encoded = msgspec.json.encode([Promise(*row).seen(now) for row in rows])
-        return msgspec.json.decode(encoded, type=list[PromiseRecord])
+    # Reading along
 
     @property
     def generation(self) -> int:
@@ -274,59 +263,6 @@ class SqliteConnection:
             if not self._watchers:
                 self._peers.watch(on=False)
         return self._generation
-
-    async def payloads(self, after: str | None = None, limit: int = SCAN_LIMIT) -> list[tuple[str, bytes]]:
-        """What promises hold (JSON as the SDK writes it, or text as it is), by id, from behind `after` on."""
-        sql = "SELECT id, param_data, value_data FROM promises WHERE id > ? ORDER BY id LIMIT ?"
-        rows = await self._read(lambda db: db.all(sql, (after or "", limit)))
-        return [(id, b" ".join(plain(data) for data in held if data)) for id, *held in rows]
-
-    async def collect(self, before: int, keep: Callable[[str], bool], *, remove: bool = True) -> maintenance.Collected:
-        """Delete the trees that settled before a time (in milliseconds); without `remove`, only count them.
-
-        `keep` is asked with each tree's first id, and what it answers True to stays: what somebody still needs is
-        for the caller to know.
-        """
-        trees = promises = 0
-        after = maintenance.Head(-1, "")
-        while heads := await self._read(partial(maintenance.old_heads, before=before, after=after)):
-            for head in heads:
-                if keep(head.id):
-                    continue
-                count = await self._collect(head.id, before) if remove else await self._count(head.id, before)
-                trees, promises = trees + (count > 0), promises + count
-            after = heads[-1]
-        return maintenance.Collected(trees, promises)
-
-    async def _collect(self, head: str, before: int) -> int:
-        removed, more = 0, True
-        while more:
-            count, more = await self._committer.write(lambda db, _now, _: maintenance.collect(db, head, before))
-            removed += count
-        return removed
-
-    async def _count(self, head: str, before: int) -> int:
-        return await self._read(lambda db: maintenance.count(db, head, before))
-
-    async def vacuum(self) -> None:
-        """Give free pages back to the disk, a few at a time."""
-        await self.start()
-        while await self._committer.write(maintenance.give_back):
-            pass
-
-    async def check(self) -> list[str]:
-        """What is wrong with the file, one line each; reads all of it, beside the work."""
-        await self.start()
-        return await asyncio.to_thread(maintenance.problems, self.path)
-
-    async def back_up(self, target: str | os.PathLike[str]) -> None:
-        """Copy the store as it is at one moment to a new file, beside the work; opening the copy restores it.
-
-        Raises:
-            StoreError: the target exists or cannot be written.
-        """
-        await self.start()
-        await asyncio.to_thread(maintenance.back_up, self.path, Path(target))
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -475,11 +411,3 @@ class SqliteConnection:
             pass  # it was for this connection alone
         except StoreError as error:
             log.warning("the store's file could not be looked at; it is tried again", error=str(error))
-
-
-def plain(data: str) -> bytes:
-    """What a payload says: the SDK writes JSON as base64, others may write anything."""
-    try:
-        return base64.b64decode(data, validate=True)
-    except ValueError:
-        return data.encode("utf-8", "surrogatepass")

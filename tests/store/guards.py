@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any, Final, Protocol
 
 FAR: Final = 10**9
@@ -17,12 +18,23 @@ OUTSIDE: Final = {"resonate:target": "https://example.org"}
 CREATE: Final = {"id": "a:new", "timeoutAt": FAR, "tags": {}}
 LEASE: Final = {"pid": "p", "ttl": 60_000}
 CREATES: Final = {"action.kind": "promise.create"}
-DROPPED: Final = object()  # in place of a value: the field is left out
 
 POSTGRES, SERVER = "postgres", "server"
 NOT_POSTGRES: Final = frozenset({POSTGRES})
 NOT_SERVER: Final = frozenset({SERVER})
 BOTH: Final = NOT_POSTGRES | NOT_SERVER
+
+
+class Field(Enum):
+    """What may stand in place of a value. Named, so that tests have the same ids in every process."""
+
+    DROPPED = "left out"
+
+    def __repr__(self) -> str:
+        return self.value
+
+
+DROPPED: Final = Field.DROPPED
 
 
 class Store(Protocol):

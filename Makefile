@@ -17,7 +17,7 @@ help: ## list what can be made
 
 setup: $(READY) ## find or install uv and Python >= 3.12, install what uv.lock names
 
-$(READY): pyproject.toml uv.lock .python-version deploy/dev/bootstrap deploy/native.py $(wildcard workers/guest/native/*.c)
+$(READY): pyproject.toml uv.lock .python-version deploy/dev/bootstrap deploy/native.py $(wildcard workers/guest/native/*.[ch])
 	@deploy/dev/bootstrap
 	@touch $@
 

@@ -13,6 +13,12 @@ from typing import Any
 ATOMS = (int, float, complex, bool, str, bytes, type(None), types.ModuleType, types.BuiltinFunctionType)
 
 
+def _hashes_alike(value: Any) -> bool:
+    if isinstance(value, (tuple, frozenset)):
+        return all(map(_hashes_alike, value))
+    return isinstance(value, (int, float, str, bytes, type(None))) or type(value).__module__ == "numpy"
+
+
 class Drawing:
     """Writes one graph down."""
 
@@ -40,9 +46,11 @@ class Drawing:
         kind = type(value)
         if kind in ATOMS:
             return f"{kind.__name__}:{value!r}" if kind is not types.ModuleType else str(value.__name__)
+        if kind.__module__ == "numpy" and hasattr(value, "dtype") and kind.__name__ != "ndarray":
+            # Numbers that cannot change.
+            return f"{kind.__name__}:{value!r}"
         if kind in (tuple, frozenset):
-            parts = list(map(self._of, value))
-            return f"{kind.__name__}({','.join(parts if kind is tuple else sorted(parts))})"
+            return f"{kind.__name__}({','.join(map(self._of, value) if kind is tuple else self._ordered(value))})"
         if kind is type and value.__module__ != "__main__":
             return str(value.__qualname__)
         if id(value) not in self._numbers:
@@ -50,6 +58,11 @@ class Drawing:
             self._keep.append(value)
             self._waiting.append(value)
         return f"#{self._numbers[id(value)]}"
+
+    def _ordered(self, value: Any) -> list[str]:
+        """Return the elements of a set in its order; sorted, if one hashes by its address."""
+        parts = list(map(self._of, value))
+        return parts if all(_hashes_alike(each) for each in value) else sorted(parts)
 
     def _draw(self, value: Any) -> None:  # noqa: C901 - one branch a kind
         kind = type(value)
@@ -63,7 +76,7 @@ class Drawing:
         elif isinstance(value, (list, collections.deque)):
             self._say(",".join(map(self._of, value)))
         elif isinstance(value, (set, bytearray)):
-            self._say(",".join(sorted(map(self._of, value))))
+            self._say(",".join(self._ordered(value)))
         elif kind is types.FunctionType:
             self._function(value)
         elif kind is types.CellType:

@@ -86,6 +86,9 @@ class Program:
             *(lambda: "bytearray(b'abc' * 20)", lambda: f"lambda x={self.old()}: (x, {self._random.choice(NAMES)})"),
             *(lambda: f"type('Made{self._count}', (Node,), {{'own': {self.old()}}})", lambda: "Slim()"),
             *(lambda: f"[[{self._count}] * 3 for _ in range({self._random.randrange(400)})]",),
+            lambda: f"set(map(str, range({self._random.randrange(80)})))",
+            lambda: f"{{n * 64 for n in range({self._random.randrange(1, 40)})}} | {{{self.old()}}}",
+            lambda: f"frozenset({self.old()})",
             *(lambda: f"numpy.array([{self.old()}, None], dtype=object)", lambda: f"{self.old()} + {self.old()}"),
         ]
         return self._random.choice(makers)()
@@ -126,6 +129,9 @@ _STATEMENTS: list[Callable[[Program], str]] = [
     lambda p: f"{p.old()}()",
     lambda p: f"{p.old()}({p.old()})",
     lambda p: f"{p.old()}.clear()",
+    lambda p: f"{p.old()}.add({p.value()})",
+    lambda p: f"for n in range({p.old()}.__len__()): {p.old()}.discard(str(n * 3))",
+    lambda p: f"{p.old()}.difference_update([n * 64 for n in range(9)])",
     lambda p: f"{p.old()}.pop()",
     lambda p: f"{p.old()} += {p.old()}",
     lambda p: f"del {p.drop()}",

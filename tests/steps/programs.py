@@ -5,6 +5,25 @@ from __future__ import annotations
 __all__ = ["PROGRAMS"]
 
 PROGRAMS = {
+    "the order of sets, what is taken from them, and how they grow": """
+small = {8, 0, 16} | {n * 64 for n in range(5)}
+names = set(map(str, range(120)))
+for n in range(0, 120, 7): names.discard(str(n))
+first = [names.pop() for _ in range(9)]
+mixed = {-1, -2, "a", 1.5, None, (2, "b"), b"c"} | {n << 33 for n in range(30)}
+mixed -= {-1, 0}
+frozen = frozenset(names) | frozenset(small)
+kept = {"in": [names, {"again": frozen}]}
+print(list(small), list(names), list(mixed), list(frozen))
+names |= set(map(str, range(200, 230)))
+names.pop()
+second = [names.pop() for _ in range(9)]
+small.update(range(0, 300, 8))
+mixed.add("d")
+print(list(small), list(names), list(mixed), kept["in"][0] is names, kept["in"][1]["again"] is frozen)
+del kept
+[small.pop() for _ in range(4)], list(frozen - names), [each for each in mixed if each != 1.5]
+""",
     "plain values, aliases and cycles": """
 x = [1, 2, {"k": (3, 4)}]
 y = x

@@ -14,6 +14,7 @@ import hashlib
 from typing import TYPE_CHECKING, Any, Final
 
 from ..native_parts import load
+from . import layouts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,20 +50,32 @@ class PythonTable:
         self._joined: dict[int, int] = {}
         self._unit = 0
         self._hits: set[Any] = set()
+        self._noted: set[int] = set()
+        self._layouts: list[tuple[Any, bytes]] = []
         self.pairs: set[tuple[int, int]] = set()
 
     def __call__(self, thing: Any) -> Any:
         """Return the persistent id of `thing`; None if it is stored where it is met."""
         known = self._roots.get(id(thing))
+        own = known is None or known[1] in (self._unit, NEVER)
+        if own and issubclass(type(thing), (set, frozenset)):
+            self._note_layout(thing)
         if known is not None:
             pid, unit = known
-            if unit in (self._unit, NEVER):
+            if own:
                 return None
             if unit != LIVE:
                 self._hits.add(pid)
             return pid
         self._see(thing)
         return None
+
+    def _note_layout(self, thing: Any) -> None:
+        if id(thing) not in self._noted:
+            self._noted.add(id(thing))
+            plan = layouts.python_layout(thing)
+            if plan is not None:
+                self._layouts.append((thing, plan))
 
     def _see(self, thing: Any) -> None:
         verdict = self._verdict(type(thing))
@@ -93,7 +106,18 @@ class PythonTable:
         """Enter a unit; returns the set that its references to other roots will be in."""
         self._unit = unit
         self._hits = set()
+        self._noted = set()
         return self._hits
+
+    def segment(self, again: bool) -> list[tuple[Any, bytes]]:  # noqa: FBT001 - the one in C takes no names
+        """Enter a part of the unit; returns the list that its sets will be in which must be laid out by a plan.
+
+        With `again`, what was met in this unit is met anew.
+        """
+        if again:
+            self._noted = set()
+        self._layouts = []
+        return self._layouts
 
     def root(self, thing: Any, pid: Any, unit: int) -> None:
         """Make `thing` (which is not held) a root of `unit`, met elsewhere as `pid`."""
@@ -115,6 +139,7 @@ class PythonTable:
         """Let go of everything seen."""
         self._joined.clear()
         self.pairs.clear()
+        self.segment(True)
         self._seen = {}
 
 
@@ -167,5 +192,9 @@ extension: Any = load("_checkpoint")
 #: Whether it is used.
 native: Final[bool] = extension is not None
 Table: Any = extension.Table if native else PythonTable
+layout: Callable[[Any], bytes | None] = extension.layout if native else layouts.python_layout
+arrange: Callable[[Any, bytes], bool] = extension.arrange if native else layouts.python_arrange
+if native and not layouts.works(extension.layout, extension.arrange):
+    extension.no_layouts()
 digests: Callable[[Any, int], bytes] = extension.digests if native else python_digests
 cuts: Callable[[Any, int], list[int]] = extension.cuts if native else python_cuts

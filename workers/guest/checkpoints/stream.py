@@ -5,9 +5,10 @@
 3. What has a unit of its own, and what belongs to the runtime (the namespace itself, the standard streams, ...), is
    stored as a persistent id, wherever it hides.
 
-A segment is a pickle of a list holding the value. The list is the first thing the segment memoizes, which tells
-where its memo entries begin. The frames that pickle puts around its opcodes are taken out, so that a change in one
-place moves nothing elsewhere; a reader puts one around each segment.
+A segment is a pickle of a list holding the value, and the sets in it whose elements would lie in other places if they
+were only inserted again. The list is the first thing the segment memoizes, which tells where its memo entries begin.
+The frames that pickle puts around its opcodes are taken out, so that a change in one place moves nothing elsewhere; a
+reader puts one around each segment.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from .identity import arrange
 from .lost import Lost
 from .pickler import PROTOCOL, CPickler, Finding, PyPickler
 
@@ -166,7 +168,7 @@ class Writer:
     def _segment(self, value: Any) -> None:
         """Write one segment; raises what pickling raised, with everything as it was before the call."""
         before = len(self._buffers), len(self._pickler.findings)
-        box = [value]
+        box = [value, self._table.segment(False)]
         try:
             self._pickler.dump(box)
         except RecursionError:
@@ -192,6 +194,7 @@ class Writer:
         self._file.truncate()
         del self._buffers[buffers:]
         del self._pickler.findings[findings:]
+        box[1] = self._table.segment(True)
 
     def _write_deep(self, box: list[Any], buffers: int, findings: int) -> None:
         deep: Any = PyPickler(self._file, PROTOCOL, buffer_callback=self._take_buffer)
@@ -253,6 +256,10 @@ class Reader:
             self._skip(number)
             raise
         self._boxes = {number: box}
+        # Segments that were written when the order of sets was not kept hold nothing but the value.
+        for sets in box[1:]:
+            for thing, plan in sets:
+                arrange(thing, plan)
         return box[0]
 
     def _look_up(self, pid: Any) -> Any:

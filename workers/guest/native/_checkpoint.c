@@ -14,6 +14,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "_checkpoint_sets.h"
+
 /* Units of entries that belong to none: objects of the runtime, and what is never counted as shared. */
 #define LIVE (-1)
 #define NEVER (-2)
@@ -33,8 +35,8 @@ typedef struct {
 
 typedef struct {
     PyObject_HEAD
-    Map roots, seen, types;
-    PyObject *judge_type, *judge_object, *hits, *pairs, *joined;
+    Map roots, seen, types, noted;
+    PyObject *judge_type, *judge_object, *hits, *pairs, *joined, *layouts;
     long unit;
     vectorcallfunc call;
 } Table;
@@ -161,6 +163,29 @@ static int see(Table *self, PyObject *object) {
     return map_add(&self->seen, entry, Py_NewRef(object), NULL, unit);
 }
 
+static int is_set(PyObject *object) {
+    PyTypeObject *type = Py_TYPE(object);
+    if (type == &PySet_Type || type == &PyFrozenSet_Type) return 1;
+    return type->tp_flags & Py_TPFLAGS_HEAPTYPE && PyAnySet_Check(object);
+}
+
+/* Note how a set is laid out, once in a unit. */
+static int note_layout(Table *self, PyObject *set) {
+    Entry *entry = map_find(&self->noted, set);
+    if (entry->object) return 0;
+    if (map_add(&self->noted, entry, set, NULL, 0) < 0) return -1;
+    PyObject *plan = layout(NULL, set);
+    if (!plan) return -1;
+    int failed = 0;
+    if (plan != Py_None) {
+        PyObject *pair = PyTuple_Pack(2, set, plan);
+        failed = pair ? PyList_Append(self->layouts, pair) : -1;
+        Py_XDECREF(pair);
+    }
+    Py_DECREF(plan);
+    return failed;
+}
+
 static PyObject *table_call(PyObject *callable, PyObject *const *args, size_t nargsf, PyObject *Py_UNUSED(names)) {
     Table *self = (Table *)callable;
     if (PyVectorcall_NARGS(nargsf) != 1) {
@@ -168,8 +193,10 @@ static PyObject *table_call(PyObject *callable, PyObject *const *args, size_t na
         return NULL;
     }
     Entry *entry = map_find(&self->roots, args[0]);
+    int own = entry->object && (entry->unit == self->unit || entry->unit == NEVER);
+    if ((own || !entry->object) && is_set(args[0]) && note_layout(self, args[0]) < 0) return NULL;
     if (entry->object) {
-        if (entry->unit == self->unit || entry->unit == NEVER) Py_RETURN_NONE;
+        if (own) Py_RETURN_NONE;
         if (entry->unit != LIVE && PySet_Add(self->hits, entry->pid) < 0) return NULL;
         return Py_NewRef(entry->pid);
     }
@@ -184,7 +211,15 @@ static PyObject *table_begin(Table *self, PyObject *argument) {
     if (!hits) return NULL;
     self->unit = unit;
     Py_XSETREF(self->hits, hits);
+    if (self->noted.used && map_drop(&self->noted, 0) < 0) return NULL;
     return Py_NewRef(hits);
+}
+
+static PyObject *table_segment(Table *self, PyObject *again) {
+    PyObject *layouts = PyList_New(0);
+    if (!layouts || (again == Py_True && map_drop(&self->noted, 0) < 0)) return NULL;
+    Py_XSETREF(self->layouts, layouts);
+    return Py_NewRef(layouts);
 }
 
 static PyObject *table_root(Table *self, PyObject *args) {
@@ -221,6 +256,9 @@ static PyObject *table_join(Table *self, PyObject *args) {
 
 static PyObject *table_forget(Table *self, PyObject *Py_UNUSED(unused)) {
     PyDict_Clear(self->joined);
+    PyObject *again = table_segment(self, Py_True);
+    if (!again) return NULL;
+    Py_DECREF(again);
     if (PySet_Clear(self->pairs) < 0 || map_drop(&self->seen, 1) < 0) return NULL;
     Py_RETURN_NONE;
 }
@@ -228,10 +266,10 @@ static PyObject *table_forget(Table *self, PyObject *Py_UNUSED(unused)) {
 static PyObject *table_pairs(Table *self, void *Py_UNUSED(unused)) { return Py_NewRef(self->pairs); }
 
 static void table_dealloc(Table *self) {
-    Map *maps[] = {&self->roots, &self->seen, &self->types};
-    for (int which = 0; which < 3; which++) {
+    Map *maps[] = {&self->roots, &self->noted, &self->seen, &self->types};
+    for (int which = 0; which < 4; which++) {
         if (!maps[which]->entries) continue;
-        map_drop(maps[which], which > 0);
+        map_drop(maps[which], which > 1);
         PyMem_Free(maps[which]->entries);
     }
     Py_XDECREF(self->judge_type);
@@ -239,6 +277,7 @@ static void table_dealloc(Table *self) {
     Py_XDECREF(self->hits);
     Py_XDECREF(self->pairs);
     Py_XDECREF(self->joined);
+    Py_XDECREF(self->layouts);
     Py_TYPE(self)->tp_free((PyObject *)self);
 }
 
@@ -253,8 +292,9 @@ static PyObject *table_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUS
     self->hits = PySet_New(NULL);
     self->pairs = PySet_New(NULL);
     self->joined = PyDict_New();
-    if (!self->hits || !self->pairs || !self->joined || map_make(&self->roots, 1024) < 0 ||
-        map_make(&self->seen, 1024) < 0 || map_make(&self->types, 1024) < 0) {
+    self->layouts = PyList_New(0);
+    if (!self->hits || !self->pairs || !self->joined || !self->layouts || map_make(&self->roots, 1024) < 0 ||
+        map_make(&self->seen, 1024) < 0 || map_make(&self->types, 1024) < 0 || map_make(&self->noted, 64) < 0) {
         Py_DECREF(self);
         return PyErr_NoMemory();
     }
@@ -263,6 +303,7 @@ static PyObject *table_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUS
 
 static PyMethodDef table_methods[] = {
     {"begin", (PyCFunction)table_begin, METH_O, NULL},   {"root", (PyCFunction)table_root, METH_VARARGS, NULL},
+    {"segment", (PyCFunction)table_segment, METH_O, NULL},
     {"never", (PyCFunction)table_never, METH_O, NULL},   {"clear", (PyCFunction)table_clear, METH_NOARGS, NULL},
     {"join", (PyCFunction)table_join, METH_VARARGS, NULL}, {"forget", (PyCFunction)table_forget, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL}};
@@ -468,6 +509,9 @@ static PyObject *address(PyObject *Py_UNUSED(module), PyObject *object) {
 static PyMethodDef functions[] = {{"digests", digests, METH_VARARGS, NULL},
                                   {"cuts", cuts, METH_VARARGS, NULL},
                                   {"address", address, METH_O, NULL},
+                                  {"layout", layout, METH_O, NULL},
+                                  {"no_layouts", no_layouts, METH_NOARGS, NULL},
+                                  {"arrange", arrange, METH_VARARGS, NULL},
                                   {"pages_open", pages_open, METH_NOARGS, NULL},
                                   {"pages_arm", pages_arm, METH_VARARGS, NULL},
                                   {"pages_written", pages_written, METH_VARARGS, NULL},
@@ -484,7 +528,7 @@ PyMODINIT_FUNC PyInit__checkpoint(void) {
         state ^= state << 17;
         GEAR[which] = state;
     }
-    if (PyType_Ready(&table_type) < 0) return NULL;
+    if (PyType_Ready(&table_type) < 0 || sets_begin() < 0) return NULL;
     PyObject *module = PyModule_Create(&definition);
     if (module && PyModule_AddObjectRef(module, "Table", (PyObject *)&table_type) < 0) Py_CLEAR(module);
     return module;

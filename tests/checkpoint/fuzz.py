@@ -37,6 +37,10 @@ def load_guest() -> Any:
     return importlib.import_module("_perdure_guest.checkpoint")
 
 
+#: Steps of one program.
+LENGTH = 50
+#: Every so many steps it is said how far it is.
+TOLD = 1000
 #: Every so many steps the restored namespace takes the place of the one it came from.
 GO_ON = 7
 
@@ -118,15 +122,16 @@ def _where(one: str, other: str) -> str:
 
 
 def main() -> None:
-    """Run many programs from a seed on."""
+    """Run many programs from a seed on; told now and then is the seed from which a run that was stopped can go on."""
     seed, steps = int(sys.argv[1]), int(sys.argv[2])
-    length = 50
     done = 0
     while done < steps:
-        run(seed, length, tier1="tier1" in sys.argv)
-        done += length
+        run(seed, min(LENGTH, steps - done), tier1="tier1" in sys.argv)
+        done += LENGTH
         seed += 1
-    print(f"{done} steps, no difference")
+        if not done % TOLD:
+            print(f"{done} steps, no difference; the next seed is {seed}", flush=True)
+    print(f"{steps} steps, no difference")
 
 
 if __name__ == "__main__":

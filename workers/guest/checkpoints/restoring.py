@@ -157,7 +157,7 @@ class Restoration:
         for escaped_key, extents in self._manifest["texts"].items():
             key = unescaped(escaped_key)
             data = self._bytes(extents)
-            text = data.decode("utf-8", "surrogatepass")
+            text = str(data, "utf-8", "surrogatepass")
             kind, _, rest = key.partition(":")
             record = Record.loaded(memoryview(data), extents, cut(data), complete=True)
             if kind == "source":
@@ -240,7 +240,11 @@ class Restoration:
 
     # -- bytes ----------------------------------------------------------------------------------------------------
 
-    def _bytes(self, extents: list[list[int]]) -> bytes:
+    def _bytes(self, extents: list[list[int]]) -> bytes | memoryview:
+        """Return bytes that lie in packs; where they lie, if in one piece."""
+        if len(extents) == 1 and len(extents[0]) == _ONE_PIECE:
+            pack, offset, length = extents[0]
+            return self._packs[pack][offset : offset + length]
         parts: list[bytes | memoryview] = []
         for pack, offset, length, *times in extents:
             part = self._packs[pack][offset : offset + length]
@@ -309,6 +313,8 @@ class Restoration:
         return found.type, found.size
 
 
+#: Numbers of an extent that stands for itself once.
+_ONE_PIECE = 3
 _DEFINITIONS = frozenset({"function", "type"})
 
 

@@ -237,11 +237,15 @@ class Reader:
     """Reads the segments of one unit in order; after one that fails, the next goes on."""
 
     def __init__(
-        self, stream: bytes, ends: Sequence[tuple[int, int]], buffers: Sequence[Any], look_up: Callable[[Any], Any]
+        self,
+        stream: bytes | memoryview,
+        ends: Sequence[tuple[int, int]],
+        buffers: Sequence[Any],
+        look_up: Callable[[Any], Any],
     ) -> None:
         """`ends` has where each segment ends in the stream, and how many buffers are used up by then."""
         self._ends = ends
-        self._stream = stream
+        self._stream = memoryview(stream)
         self._buffers = buffers
         self._outside = look_up
         self._memo: list[Any] = []
@@ -269,7 +273,7 @@ class Reader:
 
     def _framed(self, first: int) -> bytes:
         """Return the segments from `first` on, each in one frame: an opcode is then no read of its own."""
-        parts: list[bytes] = []
+        parts: list[bytes | memoryview] = []
         for number in range(first, len(self._ends)):
             segment = self._segment(number)
             parts += segment[:_HEAD], pickle.FRAME, _FRAME.pack(len(segment) - _HEAD), segment[_HEAD:]
@@ -283,7 +287,7 @@ class Reader:
         first = self._first_entry(number, reached)
         memo = [reached[entry] for entry in range(first)]
         part = Lost("part of another value", "the value it belongs to could not be restored")
-        self._replay(memo, self._segment(number), part)
+        self._replay(memo, bytes(self._segment(number)), part)
         self._memo = memo
         self._boxes = {}
         prologue = b"".join(map(_by_number, range(len(memo))))
@@ -299,10 +303,10 @@ class Reader:
             return len(self._memo)
         box = self._boxes[previous]
         entry = next(entry for entry, thing in memo.items() if thing is box)
-        made = [opcode for opcode, _, _ in _opcodes(self._segment(previous)) if opcode.name == "MEMOIZE"]
+        made = [opcode for opcode, _, _ in _opcodes(bytes(self._segment(previous))) if opcode.name == "MEMOIZE"]
         return entry + len(made)
 
-    def _segment(self, number: int) -> bytes:
+    def _segment(self, number: int) -> memoryview:
         begin = self._ends[number - 1][0] if number else 0
         return self._stream[begin : self._ends[number][0]]
 

@@ -78,6 +78,9 @@ class Limits(_Settings):
     workspace_bytes: Annotated[int, Field(ge=1 << 20)] = 16 << 30
     #: Seconds a guest may take to write its namespace.
     checkpoint_seconds: Annotated[float, Field(gt=0)] = 600.0
+    #: Every so many checkpoints all of the namespace is looked at again, whatever code can have touched; 1 is always.
+    #: A look costs what pickling everything costs, a fifth of a second in half a gigabyte: seldom enough.
+    verify_every: Annotated[int, Field(ge=1, le=1000)] = 32
 
 
 DEFAULT_LIMITS = Limits()

@@ -61,3 +61,20 @@ async def test_memory_of_its_own_is_refused_by_the_kernel_and_raises(tmp_path: P
         await client.session("greedy", limits=Limits(memory_bytes=128 << 20))
         result = await outcome(client, "greedy", "data = bytearray(256 << 20)")
         assert (result.status, result.error and result.error.type) == ("error", "MemoryError")
+
+
+UNSEEN = ["import collections; big = list(range(5000)); collections.kept = big", "collections.kept.append(1)"]
+
+
+@pytest.mark.parametrize("strict", [True, False])
+async def test_what_changes_behind_every_name_is_kept_where_everything_is_looked_at(
+    tmp_path: Path, strict: bool
+) -> None:
+    limits = Limits(verify_every=1) if strict else Limits()
+    async with opened(tmp_path / "state") as client:
+        await client.session("careful", limits=limits)
+        first, result = [await outcome(client, "careful", code) for code in UNSEEN]
+        assert (first.status, result.status) == ("ok", "ok")
+        assert any("changed unseen" in note for note in result.notes) == strict
+    async with opened(tmp_path / "state") as client:
+        assert (await outcome(client, "careful", "len(big)")).value == 5000 + strict

@@ -39,6 +39,7 @@ class Limits:
         self.history: int = given.get("history", 1000)
         self.memory: int | None = given.get("memory_bytes")
         self.file: int | None = given.get("file_bytes")
+        self.verify: int = given.get("verify_every", 32)
 
 
 def done(guest: Guest, number: int, filename: str, outcome: Outcome) -> Message:

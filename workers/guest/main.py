@@ -55,8 +55,6 @@ __all__ = ["PROTOCOL", "main"]
 PROTOCOL = 1
 #: The channel's descriptor.
 CHANNEL_FD = 3
-#: Every so many checkpoints everything is looked at again: what changed unseen is stored then, and said.
-VERIFY_EVERY = 32
 
 #: What begins a checkpoint, sent or received: the length of the JSON before the data.
 _LENGTH = struct.Struct(">I")
@@ -278,7 +276,8 @@ class Guest:
         context = self.executor.context.copy()
         try:
             with self.wall.paused(), self.carried.undisturbed():
-                strict = self.checkpoints.generation % VERIFY_EVERY == VERIFY_EVERY - 1
+                # What changed unseen is stored then, and said.
+                strict = self.checkpoints.generation % self.limits.verify == self.limits.verify - 1
                 save = self.checkpoints.save
                 delta = context.run(save, self._touched(), strict=strict, runtime=runtime, texts=texts)
         finally:

@@ -57,6 +57,9 @@ class Watcher:
         self._id: int | None = None
         self._names: dict[types.CodeType, tuple[frozenset[str], bool]] = {}
         self._libraries = _libraries()
+        # What the standard library generated for classes of the runtime: its file is "<string>", as that of what it
+        # generates for the session. Kept, and told apart by identity: code of the session may equal it.
+        self._generated: dict[int, types.CodeType] = {}
         self._started: set[types.CodeType] = set()
         # One bound method for life: whoever took our place in the meantime is told apart by identity.
         self._callbacks: tuple[Any, Any] = (self._start, self._resume)
@@ -72,6 +75,9 @@ class Watcher:
 
     def begin(self) -> None:
         """Start watching, unless others have taken every id there is."""
+        files, generated = _of_the_runtime()
+        self._libraries += tuple(file for file in files if not file.startswith(self._libraries))
+        self._generated = {id(code): code for code in generated}
         monitoring = sys.monitoring
         for number in _IDS:
             if monitoring.get_tool(number) is None:
@@ -125,7 +131,7 @@ class Watcher:
 
     def _note(self, code: types.CodeType) -> bool:
         """Take in a code object; whether it is the session's."""
-        if code.co_filename.startswith(self._libraries):
+        if code.co_filename.startswith(self._libraries) or id(code) in self._generated:
             return False
         now = self._now
         known = self._names.get(code)
@@ -157,6 +163,26 @@ def _names_of(code: types.CodeType) -> frozenset[str]:
             elif constant == "__main__":
                 names.add(constant)
     return frozenset(names)
+
+
+def _of_the_runtime() -> tuple[list[str], list[types.CodeType]]:
+    """Return the files of the runtime's modules, and what the methods that were generated for its classes run.
+
+    Taken for the session's, their names (`data`, `values`, `size`) would touch its variables at every checkpoint.
+    """
+    package = __name__.partition(".")[0]
+    files: list[str] = []
+    found: list[types.CodeType] = []
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] != package or not isinstance(module, types.ModuleType):
+            continue
+        files.append(module.__file__ or "<unknown>")
+        for kind in list(vars(module).values()):
+            for method in list(vars(kind).values()) if isinstance(kind, type) else ():
+                function = getattr(method, "__func__", method)
+                if isinstance(function, types.FunctionType) and function.__code__.co_filename.startswith("<"):
+                    found.append(function.__code__)
+    return files, found
 
 
 def _libraries() -> tuple[str, ...]:

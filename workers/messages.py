@@ -112,6 +112,7 @@ class Idle(_Message):
     timers: list[tuple[Path, float]]
     consumed: int
     threads: int = 0
+    held_up: int = 0
     entered: Entered | None = None
 
 

@@ -43,7 +43,7 @@ from .requests import request_of
 from .showing import bundle_of_display
 from .totals import Totals
 from .waiting import Waiting
-from .watchdog import usage_of
+from .watchdog import switches_of, usage_of
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -514,10 +514,17 @@ class Run:
             self._spawn(self._rest(idle))
 
     async def _rest(self, idle: Idle) -> None:
-        await asyncio.sleep(LINGER)
         waiting = self.waiting
-        if self._idle is not idle or waiting.suspending or self.recorder.busy or self._running:
-            return
+        before = None
+        while True:
+            # A thread that waits for another may just have been woken, and not have come to run: then it stirs.
+            stirs = switches_of(self.guest.pid) if idle.held_up else 0
+            if before == stirs:
+                break
+            before = stirs
+            await asyncio.sleep(LINGER)
+            if self._idle is not idle or waiting.suspending or self.recorder.busy or self._running:
+                return
         waiting.suspending = True
         promises = list(waiting.calls.values())
         timer = await waiting.timer(idle, self.recorder)

@@ -335,3 +335,26 @@ def test_a_thread_that_ends_while_the_code_waits_leaves_it_at_rest() -> None:
         host.begin(code)
         told = [host.idle()["threads"], host.idle()["threads"]]
     assert told == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("waits", "threads", "held_up"),
+    [
+        ("t = threading.Thread(target=ask); t.start(); t.join()", 0, 1),
+        ("t = threading.Thread(target=ask); t.start(); t.join(30)", 1, 0),
+        ("q = queue.Queue(); threading.Thread(target=lambda: q.put(ask())).start(); q.get()", 0, 1),
+        ("q = queue.Queue(); threading.Thread(target=lambda: q.put(ask())).start(); q.get(timeout=30)", 1, 0),
+        ("with ThreadPoolExecutor(2) as pool: list(pool.map(ask, range(5)))", 0, 1),
+        ("threading.Thread(target=ask).start()\nwhile True: pass", 1, 0),
+    ],
+)
+def test_a_thread_that_waits_for_another_keeps_nobody_up(waits: str, threads: int, held_up: int) -> None:
+    with Host() as host:
+        host.begin(f"import queue, threading\nfrom concurrent.futures import ThreadPoolExecutor\n{waits}")
+        asked = 2 if "pool" in waits else 1
+        for _ in range(asked):
+            host.until("call")
+        told = host.idle()
+        while told["threads"] > threads or len(told["waiting"]) < asked:
+            told = host.idle()  # It was told on the way, before all had come to rest.
+        assert (told["threads"], told["held_up"]) == (threads, held_up)

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+import itertools
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
 from perdure.engine import Client, WorkerSettings
+from perdure.engine.durable import Attempt
 from perdure.engine.errors import AlreadySettled
 
-from .kit import FAST, guests, opened
+from .kit import FAST, bury_guests, guests, opened
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from perdure.engine import Execution
@@ -82,3 +87,145 @@ async def test_a_sleep_of_a_week_is_two_writes(tmp_path: Path) -> None:
         await execution.cancel()
         async with asyncio.timeout(30):
             assert (await execution.result()).status == "cancelled"
+
+
+THREADS = """
+import queue, threading
+from concurrent.futures import ThreadPoolExecutor
+answers = queue.Queue()
+threads = [threading.Thread(target=lambda n=n: answers.put(ask(f"thread {n}?"))) for n in range(2)]
+for each in threads: each.start()
+for each in threads: each.join()
+with ThreadPoolExecutor(2) as pool:
+    more = list(pool.map(ask, ["pool 0?", "pool 1?", "pool 2?"]))
+sorted(answers.get() for _ in threads) + more
+"""
+
+
+@pytest.mark.parametrize("lost", [False, True])
+async def test_threads_that_wait_for_each_other_are_suspended(tmp_path: Path, lost: bool) -> None:
+    async with opened(tmp_path / "state") as client:
+        session = await client.session("s", grants=["ask"])
+        execution = await session.submit(THREADS)
+        for _ in range(5):
+            async with asyncio.timeout(30):
+                while (await execution.info()).state != "waiting" or not await client.pending():
+                    await asyncio.sleep(0.02)
+            if lost:
+                await bury_guests()
+            first = (await client.pending())[0]
+            await client.answer(first.id, first.prompt.upper())
+        async with asyncio.timeout(30):
+            result = await execution.result()
+    assert result.value == ["THREAD 0?", "THREAD 1?", "POOL 0?", "POOL 1?", "POOL 2?"], result.error
+
+
+WEEKS = """
+import asyncio, time
+time.sleep(7 * 86400)
+said = ask("And after another week?")
+try:
+    late = await asyncio.wait_for(ask("Nobody answers this"), 7 * 86400)
+except TimeoutError:
+    late = "nobody"
+[said, late]
+"""
+
+
+async def test_what_waited_for_weeks_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, real_ns, days = time.time, time.time_ns, 0
+    monkeypatch.setattr(time, "time", lambda: real() + days * 86400)
+    monkeypatch.setattr(time, "time_ns", lambda: real_ns() + days * 86400 * 1_000_000_000)
+    state = tmp_path / "state"
+    async with opened(state) as client:
+        session = await client.session("s", grants=["ask"])
+        execution = await session.submit(WEEKS)
+        await waits(execution)
+    # Each time by other processes, and a week later by every clock of theirs.
+    days = 8
+    async with opened(state) as client:
+        async with asyncio.timeout(30):
+            while not await client.pending():
+                await asyncio.sleep(0.02)
+        await waits(client.execution("s@1"))
+    days = 16
+    async with opened(state) as client:
+        (asked,) = await client.pending()
+        await client.answer(asked.id, "yes")
+        async with asyncio.timeout(30):
+            while [call.prompt for call in await client.pending()] != ["Nobody answers this"]:
+                await asyncio.sleep(0.02)
+        await waits(client.execution("s@1"))
+    days = 24
+    async with opened(state) as client, asyncio.timeout(30):
+        result = await client.execution("s@1").result()
+        assert await client.pending() == []
+        kinds = Counter(record.kind for record in (await client.execution("s@1").tree()).children[0].children)
+    assert result.value == ["yes", "nobody"], result.error
+    assert kinds == {"timer": 2, "call": 2, "cancelled": 1}
+
+
+MANY = 200
+
+
+async def test_hundreds_of_answers_given_while_nobody_works_are_taken_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = f"answers = await asyncio.gather(*[ask(str(n)) for n in range({MANY})])\nanswers == list(range({MANY}))"
+    async with opened(tmp_path / "state") as client:
+        session = await client.session("s", grants=["ask"])
+        execution = await session.submit("import asyncio\n" + code)
+        await waits(execution)
+    async with Client.open(tmp_path / "state", worker=False) as client:
+        for call in reversed(await client.pending()):
+            await client.substrate.promises.settle(call.id, int(call.prompt))
+    suspended: list[str] = []
+
+    def suspend(self: Attempt, _waiting: Iterable[str]) -> NoReturn:
+        suspended.append(self.id)
+        self.abandon()
+
+    monkeypatch.setattr(Attempt, "suspend", suspend)
+    async with opened(tmp_path / "state") as client, asyncio.timeout(40):
+        result = await client.execution("s@1").result()
+    assert result.value is True, result.error
+    assert not suspended, "what was there already was waited for again"
+
+
+ORDERS = """
+import asyncio
+came = []
+async def one(name):
+    for each in (name, name + "?"):
+        came.append((each, await ask(each)))
+        print(*came[-1])
+await asyncio.gather(*map(one, "abc"))
+came
+"""
+
+
+async def test_answers_in_every_order_are_what_a_replay_finds(tmp_path: Path) -> None:
+    async with opened(tmp_path / "state") as client:
+        orders = list(itertools.permutations("abc"))
+        for number in range(len(orders)):
+            session = await client.session(f"s{number}", grants=["ask"])
+            await session.submit(ORDERS)
+        for turn, more in itertools.product(range(3), ("", "?")):
+            for number, order in enumerate(orders):
+                execution = client.execution(f"s{number}@1")
+                await waits(execution)
+                asked = {call.prompt: call.id for call in await client.pending(execution.id)}
+                async with asyncio.timeout(30):
+                    while (prompt := order[turn] + more) not in asked:
+                        await asyncio.sleep(0.02)
+                        asked = {call.prompt: call.id for call in await client.pending(execution.id)}
+                await client.answer(asked[prompt], prompt.upper())
+            await bury_guests()
+        for number, order in enumerate(orders):
+            async with asyncio.timeout(30):
+                result = await client.execution(f"s{number}@1").result()
+            assert sorted(result.value) == sorted((each, each.upper()) for name in order for each in (name, f"{name}?"))
+            # In the order that was shown as they came: by guests that are dead, and had replayed those before them.
+            events = client.execution(f"s{number}@1").events(follow=False)
+            shown = "".join([event.text async for event in events if event.type == "output"])
+            assert shown == "".join(f"{each} {said}\n" for each, said in result.value)

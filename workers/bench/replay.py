@@ -27,6 +27,9 @@ PER_CALL = 0.0002
 READINGS = 1_000_000
 #: Calls with a reading before each.
 STAMPED = 300
+#: Calls of one execution, and how many at each end are compared.
+CALLS = 10_000
+WINDOW = 100
 
 _KILLED: dict[str, float] = {}
 
@@ -83,8 +86,20 @@ async def bench_replay(folder: Path) -> Rows:
         rows.append(row("one replayed call", each[-1], "0.2 ms", PER_CALL, "<= 1"))
         ends = f"one replayed call, of {LENGTHS[-2]} to {LENGTHS[-1]}"
         rows.append(row(ends, each[-1], f"of {LENGTHS[0]} to {LENGTHS[1]}", each[0], "<= 1.2"))
+        rows.append(await _last_call(session))
         rows += await _clock(session, commit)
     return rows
+
+
+async def _last_call(session: Session) -> dict[str, Any]:
+    """Compare the calls at the end of a long execution with those at its beginning."""
+    code = (
+        f"import time\nfrom statistics import median\ntimes = []\nfor n in range({CALLS}):\n"
+        "    began = time.perf_counter()\n    bench.step(n)\n    times.append(time.perf_counter() - began)\n"
+        f"median(times[10:{10 + WINDOW}]), median(times[-{WINDOW}:])"
+    )
+    first, last = await _value(session, code)
+    return row(f"a call, the {CALLS:,}th of one execution", last, "the 10th", first, "<= 1.2")
 
 
 async def _value(session: Session, code: str) -> Any:

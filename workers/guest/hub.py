@@ -60,6 +60,10 @@ class Hub:
         self.hooks_run = False
         #: How many threads of the user run, not counting those that wait here; set by the threads module.
         self.running_threads: Callable[[set[int]], int] = lambda _blocked: 0
+        #: How many of these wait for another thread; likewise.
+        self.held_up_threads: Callable[[set[int]], int] = lambda _blocked: 0
+        #: How often somebody came to wait or went on, and as of when the host was told what is waited for.
+        self._moves = self._told = 0
         self.guard = Guard(critical)
         self._flush = flush
         self._mail = Mailbox(
@@ -259,6 +263,7 @@ class Hub:
         idle_at = None if look is None else time.monotonic() + look
         with self.guard:
             self._parties[party] = threading.get_ident()
+            self._moves += 1
         try:
             while True:
                 with self.guard:
@@ -267,12 +272,16 @@ class Hub:
                         # With what it took, or another thread would find nobody running and nobody waiting for the
                         # next delivery, and call that a divergence.
                         self._parties.pop(party)
+                        self._moves += 1
                         return found
                     if self._stuck(party):
                         self._diverge()
                 if idle_at is not None and time.monotonic() >= idle_at:
                     look = self._tell_idle(again=look == RUNNING_LOOK)
                     idle_at = None if look is None else time.monotonic() + look
+                elif idle_at is None and idle and self._told != self._moves:
+                    look = IDLE_AFTER
+                    idle_at = time.monotonic() + look
                 self._listen(party, self._timeout(party, idle_at))
         finally:
             with self.guard:
@@ -294,6 +303,9 @@ class Hub:
             limits.append(STUCK_LOOK)
         elif (due := party.next_due()) is not None:
             limits.append(due - self.clock.now())
+        if self.execution and isinstance(party, Waiter) and threading.active_count() > 1:
+            # One that reads does not hear that another went on, after which the host is to be told anew.
+            limits.append(RUNNING_LOOK)
         return max(0.0, min(limits)) if limits else None
 
     def _wake(self, kind: str, path: str) -> None:
@@ -318,20 +330,26 @@ class Hub:
         if not self.execution or self.deliveries.replaying:
             return STUCK_LOOK
         with self.guard:
-            parties = list(self._parties)
-            threads = self.running_threads(set(self._parties.values()))
+            parties, waiting = list(self._parties), set(self._parties.values())
+            threads = self.running_threads(waiting)
+            held_up = min(threads, self.held_up_threads(waiting)) if threads else 0
+            threads -= held_up
+            if self._told == self._moves and not again:
+                return None  # Another one has said it all.
             if again and threads:
                 return RUNNING_LOOK
+            self._told = self._moves
             now = self.clock.now()
             timers = sorted((due - now, path) for party in parties for path, due in party.deadlines())
-            waiting = [path for party in parties for path in party.waiting()]
+            named = [path for party in parties for path in party.waiting()]
         self.send(
             {
                 "t": "idle",
-                "waiting": waiting[:IDLE_NAMED],
+                "waiting": named[:IDLE_NAMED],
                 "timers": [[path, max(0.0, left)] for left, path in timers[:IDLE_NAMED]],
                 "consumed": self.deliveries.consumed,
                 "threads": threads,
+                "held_up": held_up,
             }
         )
         # A thread that ends tells nobody, and until the host hears of it the execution is not suspended.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures.thread as pools
 import functools
 import os
+import sys
 import threading
 import time
 from contextlib import nullcontext
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Threads"]
 
+#: Where threads wait for others: their local ``timeout`` says how long, and a time to be kept is no rest.
+_WAITS = {threading.Condition.wait.__code__, threading.Thread.join.__code__}
+if hasattr(threading.Thread, "_wait_for_tstate_lock"):  # Python 3.12
+    _WAITS.add(threading.Thread._wait_for_tstate_lock.__code__)
+
 #: Seconds below which ``time.sleep`` just sleeps: recording it would cost more than sleeping it again.
 SHORT_SLEEP = 0.005
 
@@ -28,13 +34,13 @@ class Threads:
     def __init__(self, hub: Hub, family: Family) -> None:
         self._hub = hub
         self._family = family
-        #: Work given to pools that has not ended, and the part of it that a thread has begun.
-        self._work: set[Future[Any]] = set()
+        #: Work given to pools that has not ended, by its pool, and the part of it that a thread has begun.
+        self._work: dict[Future[Any], Any] = {}
         self._begun: set[Future[Any]] = set()
 
     def install(self) -> None:
         """Hook them, at class level."""
-        self._hub.running_threads = self.running
+        self._hub.running_threads, self._hub.held_up_threads = self.running, self.held_up
         family = self._family
         start: Any = threading.Thread.start
         bootstrap: Any = threading.Thread._bootstrap_inner  # type: ignore[attr-defined]
@@ -57,7 +63,7 @@ class Threads:
             node = family.current().child()
             with family.no_births():
                 future: Future[Any] = submit(pool, self._work_as, node, fn, args, kwargs)
-            self._work.add(future)
+            self._work[future] = pool
             # What never begins ends with this: it was cancelled, or its pool broke.
             future.add_done_callback(self._dropped)
             return future
@@ -70,7 +76,7 @@ class Threads:
             finally:
                 # Not before everybody was told, or a loop that is about to be told would look as if nobody ran.
                 self._begun.discard(item.future)
-                self._work.discard(item.future)
+                self._work.pop(item.future, None)
 
         @functools.wraps(sleep)
         def sleep_known(seconds: Any, /) -> None:
@@ -92,7 +98,7 @@ class Threads:
 
     def _dropped(self, future: Future[Any]) -> None:
         if future not in self._begun:
-            self._work.discard(future)
+            self._work.pop(future, None)
 
     def running(self, blocked: set[int]) -> int:
         """Return how many threads run, not counting the given ones and the idle workers of pools."""
@@ -100,7 +106,29 @@ class Threads:
         alive = threading.enumerate()
         plain = sum(each.ident not in blocked and each not in workers for each in alive)
         waiting = sum(each.ident in blocked and each in workers for each in alive)
-        return plain + max(0, len(self._work) - waiting)
+        return plain + max(0, len(self._begun) - waiting) + self._about_to_begin()
+
+    def _about_to_begin(self) -> int:
+        """Return how much work of pools a free thread of its pool is about to begin; the rest waits for one."""
+        waits: dict[Any, int] = {}
+        for work, pool in list(self._work.items()):
+            begun = work in self._begun
+            waits[pool] = waits.get(pool, 0) + (0 if begun else 1)
+        busy = {pool: sum(self._work.get(each) is pool for each in list(self._begun)) for pool in waits}
+        return sum(max(0, min(many, pool._max_workers - busy[pool])) for pool, many in waits.items())
+
+    def held_up(self, blocked: set[int]) -> int:
+        """Return how many of the threads that count as running seem to wait for another one, without end.
+
+        One may just have been woken: whoever acts on this looks at the process from outside, whether it stirs.
+        """
+        frames = sys._current_frames()
+        found = 0
+        for thread in threading.enumerate():
+            frame = frames.get(thread.ident or 0)
+            if thread.ident not in blocked and frame is not None and frame.f_code in _WAITS:
+                found += frame.f_locals.get("timeout") in (None, -1)
+        return found
 
     def alive(self) -> list[threading.Thread]:
         """Return the user's threads that live, without the workers of pools."""

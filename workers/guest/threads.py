@@ -21,8 +21,9 @@ __all__ = ["Threads"]
 
 #: Where threads wait for others: their local ``timeout`` says how long, and a time to be kept is no rest.
 _WAITS = {threading.Condition.wait.__code__, threading.Thread.join.__code__}
-if hasattr(threading.Thread, "_wait_for_tstate_lock"):  # Python 3.12
-    _WAITS.add(threading.Thread._wait_for_tstate_lock.__code__)
+_ends: Any = getattr(threading.Thread, "_wait_for_tstate_lock", None)  # Python 3.12
+if _ends is not None:
+    _WAITS.add(_ends.__code__)
 
 #: Seconds below which ``time.sleep`` just sleeps: recording it would cost more than sleeping it again.
 SHORT_SLEEP = 0.005

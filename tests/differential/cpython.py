@@ -15,7 +15,17 @@ from perdure.workers.guest.launch import environment
 if TYPE_CHECKING:
     from perdure.engine import Client
 
-__all__ = ["BY_CHANCE", "DIFFERENT", "MODULES", "QUICK", "inside", "needs_what_a_guest_has_not", "outside", "reason"]
+__all__ = [
+    "BY_CHANCE",
+    "DIFFERENT",
+    "MODULES",
+    "NOT_RUN",
+    "QUICK",
+    "inside",
+    "needs_what_a_guest_has_not",
+    "outside",
+    "reason",
+]
 
 RUNNER = Path(__file__).with_name("cpython_runner.txt")
 #: Seconds for one module, far more than any takes on a quiet machine.
@@ -24,7 +34,7 @@ PATIENCE = 240.0
 #: Part of every full run.
 QUICK = ("test_scope", "test_patma", "test_contextlib", "test_decorators")
 
-#: Without test_time, which sets the machine's clock if it may, and test_logging, which waits for sockets.
+#: Without test_time: its test of `clock_settime` sets the machine's clock where it may.
 MODULES = (
     *QUICK,
     "test_asyncgen", "test_asyncio.test_locks", "test_asyncio.test_queues", "test_asyncio.test_taskgroups",
@@ -36,7 +46,7 @@ MODULES = (
     "test_extcall", "test_float", "test_format", "test_fractions", "test_fstring", "test_functools", "test_future_stmt",
     "test_generator_stop", "test_generators", "test_genericalias", "test_genexps", "test_global", "test_grammar",
     "test_heapq", "test_inspect", "test_int", "test_isinstance", "test_iter", "test_itertools", "test_json",
-    "test_keywordonlyarg", "test_list", "test_listcomps", "test_named_expressions", "test_opcodes",
+    "test_keywordonlyarg", "test_list", "test_listcomps", "test_logging", "test_named_expressions", "test_opcodes",
     "test_operator", "test_ordered_dict", "test_pep646_syntax", "test_pickle", "test_positional_only_arg", "test_pow",
     "test_property", "test_queue", "test_raise", "test_random", "test_range", "test_re", "test_richcmp", "test_scope",
     "test_set", "test_setcomps", "test_slice", "test_sort", "test_statistics", "test_string", "test_struct",
@@ -57,6 +67,41 @@ DIFFERENT: dict[str, str] = {
     "test.test_asyncio.test_timeouts.TimeoutTests.test_nested_timeouts": (
         "two timers that are due at once fire in different turns of the loop: what enters, enters one at a time"
     ),
+    "test.test_generators.SignalAndYieldFromTest.test_raise_and_yield_from": (
+        "`sys.monitoring` watches what code touches, and a function that is watched looks for signals where one that "
+        "is not does not: a signal in the middle of a `yield from` is raised one generator further out"
+    ),
+}
+
+DIFFERENT |= dict.fromkeys(
+    (
+        "test.test_logging.DatagramHandlerTest.test_output",
+        "test.test_logging.IPv6SysLogHandlerTest.test_output",
+        "test.test_logging.IPv6SysLogHandlerTest.test_udp_reconnection",
+        "test.test_logging.SMTPHandlerTest.test_basic",
+        "test.test_logging.SocketHandlerTest.test_noserver",
+        "test.test_logging.SocketHandlerTest.test_output",
+        "test.test_logging.SysLogHandlerTest.test_output",
+        "test.test_logging.SysLogHandlerTest.test_udp_reconnection",
+        "test.test_logging.UnixDatagramHandlerTest.test_output",
+        "test.test_logging.UnixSocketHandlerTest.test_noserver",
+        "test.test_logging.UnixSocketHandlerTest.test_output",
+        "test.test_logging.UnixSysLogHandlerTest.test_output",
+        "test.test_logging.UnixSysLogHandlerTest.test_udp_reconnection",
+    ),
+    "opens a socket, and skips itself or fails for another reason where that is refused",
+)
+DIFFERENT |= dict.fromkeys(
+    (
+        "test.test_logging.TimedRotatingFileHandlerTest.test_rollover_at_midnight",
+        "test.test_logging.TimedRotatingFileHandlerTest.test_rollover_at_weekday",
+    ),
+    "sets the time of a file, which stays what it is (docs/security.md)",
+)
+
+#: Tests that are not run inside, by a part of their id: they wait, without an end, for what a guest refuses.
+NOT_RUN: dict[str, str] = {
+    ".ConfigDictTest.test_listen": "waits for a server whose thread ended when its socket was refused",
 }
 
 #: Of these, the ones that a slow machine may make alike: they say nothing when they agree.
@@ -79,7 +124,7 @@ def outside(folder: Path, name: str) -> dict[str, str]:
 async def inside(client: Client, name: str) -> dict[str, str]:
     """Run a module's tests in a session of its own."""
     session = await client.session(re.sub(r"\W", "-", name))
-    execution = await session.submit(f"{RUNNER.read_text()}\nrun({name!r})")
+    execution = await session.submit(f"{RUNNER.read_text()}\nrun({name!r}, {tuple(NOT_RUN)!r})")
     async with asyncio.timeout(PATIENCE):
         result = await execution.result()
     assert result.status == "ok", f"inside, {name} ended as {result.status}: {result.error}"

@@ -27,6 +27,7 @@ from .checkpoints.touched import Watcher
 from .display import Displays
 from .dropped import Dropped
 from .executor import Executor
+from .faked import refuse_what_is_not_there
 from .hub import Hub
 from .lineage import Family
 from .losses import Losses
@@ -331,6 +332,7 @@ def main(beneath: Beneath | None = None) -> None:
     if config.get("isolation") is not None:
         isolation = _confine(config["isolation"], keep, beneath)
         guest.confined = isolation["level"] == "strict"
+        refuse_what_is_not_there()
     if config.get("may_fork"):
         # What may fork is the runtime; code finds the same everywhere.
         os.fork = _no_fork

@@ -107,6 +107,8 @@ class Sources:
         self._size = 0
         #: Sources that were let go of; tracebacks through them show no lines.
         self.dropped = 0
+        # What `python -c` started: code that is compiled as "<string>" would be shown with these lines.
+        linecache.cache.pop("<string>", None)
 
     def add(self, filename: str, code: str) -> None:
         """Register a source; the oldest go when there is too much."""

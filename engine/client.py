@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import importlib
 import secrets
+import traceback
 from keyword import iskeyword
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -141,6 +142,10 @@ class Client:
             await self._worker.stop()
         else:
             await self.substrate.stop()
+
+    async def attended(self) -> bool | None:
+        """Whether a worker is there now that takes what is submitted; None where the store cannot say."""
+        return await self.substrate.attended()
 
     # -- sessions ---------------------------------------------------------------------
 
@@ -526,7 +531,8 @@ class Execution:
     async def cancel(self, *, wait: float = CANCEL_WAIT) -> Result | None:
         """Ask, durably, for it to be stopped; return its result, whose ``stop`` says how it did.
 
-        None if nobody has stopped it within ``wait`` seconds: the request stands, and a worker will come to it.
+        None if nobody has stopped it within ``wait`` seconds, or no worker is there that could: the request stands, and
+        the next worker comes to it first.
         Raises ExecutionNotFound, AlreadySettled.
         """
         root = await self._root()
@@ -537,6 +543,8 @@ class Execution:
         id = cancel_id(self.id)
         await promises.create(id, "cancel", {"at": now_ms()}, timeout_at=root.timeout_at, external=True)
         await promises.settle(id, {"at": now_ms()})
+        if await self._client.attended() is False:
+            return None
         try:
             async with asyncio.timeout(wait):
                 return await self.result()
@@ -562,7 +570,9 @@ def check_code(code: str, filename: str | None) -> None:
         )
     except SyntaxError as exc:
         where = f"{filename or 'code'}, line {exc.lineno}"
-        msg = f"SyntaxError: {exc.msg} ({where}); nothing was recorded"
+        # The line and what marks the place, as Python shows them.
+        shown = [line for line in traceback.format_exception_only(exc) if line.startswith("    ")]
+        msg = f"SyntaxError: {exc.msg} ({where}); nothing was recorded\n{''.join(shown)}".rstrip()
         raise BadSubmission(msg) from None
     except ValueError as exc:
         msg = f"the code cannot be compiled: {exc}; nothing was recorded"

@@ -185,6 +185,10 @@ class Substrate:
                 return found
             found += [decoded(record) for record in page]
 
+    async def attended(self) -> bool | None:
+        """Whether a worker of this state's group is there now; None where the store cannot say."""
+        return await self.network.attended(self.group) if isinstance(self.network, SqliteConnection) else None
+
     async def changed(self, timeout: float, since: int | None = None) -> int:
         """Wait until something may have changed, at most ``timeout`` seconds; returns what to pass next time."""
         if isinstance(self.network, SqliteConnection):

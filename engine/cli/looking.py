@@ -204,7 +204,10 @@ async def cancel(state: Path, execution: str) -> None:
 
     async with _looking(state) as client:
         result = await client.execution(execution).cancel()
-    if result is None:
+        attended = result is not None or await client.attended()
+    if attended is False:
+        typer.echo(f"asked for {execution} to be stopped; no worker is there now: the next one does ('perdure worker')")
+    elif result is None:
         typer.echo(f"asked for {execution} to be stopped, and nobody has yet: the next worker will ('perdure worker')")
     elif result.stop is None:
         typer.echo(f"{execution} ended before it could be stopped: {result.status}")

@@ -238,6 +238,12 @@ class SqliteConnection(Reading):
 
     # Reading along
 
+    async def attended(self, group: str) -> bool:
+        """Whether a process that lives takes the work of a group."""
+        await self._committer.write(self._bury_dead)
+        sql = "SELECT 1 FROM members WHERE receives AND anycast = ? LIMIT 1"
+        return bool(await self._read(lambda db: db.all(sql, (anycast_address(group),))))
+
     @property
     def generation(self) -> int:
         """A number that grows with every commit this process has heard of."""

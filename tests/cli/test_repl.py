@@ -97,4 +97,5 @@ def test_an_atomic_run_says_that_it_is_rolled_back(cli: Cli) -> None:
 
 def test_a_cancel_that_nobody_hears_says_so(cli: Cli) -> None:
     assert cli("exec", "-s", "s", "--detach", "input('? ')").code == 75
-    assert "nobody has yet" in cli("cancel", "s@1").out
+    asked = cli("cancel", "s@1").out
+    assert "no worker is there now: the next one does" in asked

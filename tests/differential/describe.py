@@ -30,7 +30,7 @@ def describe(namespace: dict[str, Any]) -> list[Any]:
     describer = _Describer(namespace)
     names = [name for name in namespace if name not in NOT_THE_PROGRAMS]
     # A module has its annotations from the beginning, a session from the first that there is.
-    names.sort(key=("__annotations__", "__doc__").__contains__)
+    names.sort(key=lambda name: name if name in ("__annotations__", "__doc__") else "")
     return [[name, describer.of(namespace[name])] for name in names]
 
 

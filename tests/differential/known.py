@@ -79,13 +79,18 @@ RESTORED = {
     ),
     "finalizers": "An object that came back from a checkpoint is not finalized at once when its last name goes.",
     "tracebacks": "An exception that was kept comes back with its traceback as text.",
-    "interned": "Equal strings that were one object are two when they were stored by different names.",
+    "interned": (
+        "Equal strings that were one object are two when they were stored by different names, or one of them is a "
+        "constant of a module (`argparse.SUPPRESS`, asked for by identity)."
+    ),
+    "order": "In the `__dict__` of a class, what a library put there after the class was made comes first.",
     "references": "How many references there are to an object, and how much memory was traced, is another process's.",
 }
 
 #: By program, the key of its reason.
 NOT_RESTORED = {
     "classes/del-method": "finalizers",
+    "classes/typed-dict-protocol": "order",
     "data/identity-small": "interned",
     "exceptions/context-across-statements": "tracebacks",
     "exceptions/error-in-del": "finalizers",
@@ -101,6 +106,12 @@ NOT_RESTORED = {
     "execution/signals": "process",
     "execution/signals-alarm": "process",
     "execution/tracemalloc": "references",
+    "execution/unittest": "order",
+    "execution/unittest-main": "order",
     "execution/warnings-showwarning": "process",
     "execution/weakref": "finalizers",
+    "files/argparse": "interned",
+    "files/stdout-closed": "process",
+    "files/stdout-replaced": "process",
+    "statements/reraise": "tracebacks",
 }

@@ -23,7 +23,7 @@ from .corpus import Program
 if TYPE_CHECKING:
     from perdure.engine import Client
 
-__all__ = ["Seen", "Warm", "inside", "outside", "restored"]
+__all__ = ["Seen", "Warm", "genuine", "inside", "outside", "restored"]
 
 HERE = Path(__file__).parent
 DESCRIBE = HERE / "describe.py"
@@ -136,6 +136,19 @@ def outside(warm: Warm, program: Program) -> Seen:
         return seen
 
 
+def genuine(program: Program) -> Seen:
+    """Run a program by a new interpreter: the very ``python FILE`` that the warm one stands for."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / FILE
+        path.write_text(program.code, newline="")
+        env = {**environment(), "HOME": folder, "TMPDIR": folder, "PWD": folder}
+        env = {name: value for name, value in env.items() if not name.startswith("PERDURE")}
+        command = [sys.executable, "-s", "-X", "utf8", str(path)]
+        done = subprocess.run(command, cwd=folder, env=env, capture_output=True, timeout=PATIENCE, check=False)
+        out, err = (each.decode("utf-8", "backslashreplace") for each in (done.stdout, done.stderr))
+        return Seen(_plain(out, folder), _plain(err, folder), done.returncode)
+
+
 def inside(host: Host, codes: list[str], *, as_file: bool = True) -> Seen:
     """Run pieces of code one after another in a guest, until one fails."""
     named: dict[str, Any] = {"filename": FILE, "argv": [FILE]} if as_file else {}
@@ -180,8 +193,10 @@ async def restored(client: Client, session: str, codes: list[str]) -> Seen:
             seen.error = {
                 name: _plain(getattr(result.error, name), "/nowhere") for name in ("type", "module", "message")
             }
-        if result.status != "ok":
-            break
+        if result.status != "ok" or seen.lost:
+            break  # what is lost was named: whoever waits for it waits in vain
+    if seen.lost:
+        return seen
     shown = await (await made.submit(_SHOW_SENT, wait=True)).result()
     assert shown.status == "ok", shown.error
     seen.names = _plain_data(shown.value, "/nowhere")
@@ -202,7 +217,7 @@ def _add(seen: Seen, done: Done, folder: str) -> None:
 
 def _plain(text: str, folder: str) -> str:
     """Take out of a text what no two runs share: addresses, the folder, the names of submissions."""
-    text = _WORKSPACE.sub("", text)
+    text = _WORKSPACE.sub(lambda found: FILE if found[1] else ".", text)
     text = _CELL.sub(FILE, text.replace(f"{folder}/{FILE}", FILE).replace(folder, "."))
     return _ADDRESS.sub("0x", _IDENTITY.sub("id=", _TEMPORARY.sub("tmp", text)))
 

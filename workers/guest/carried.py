@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from . import births, entropy
+from .values import decode, encode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -54,8 +55,11 @@ class Carried:
             "births": births.state(),
             "threads": _thread_numbers(),
             "clock": self._hub.clock.state(),
-            "module": {name: names[name] for name in _MODULE_TEXTS if isinstance(names.get(name, 0), str | None)},
-            "argv": list(filter(_is_text, sys.argv)),
+            # Encoded: a docstring may hold a lone surrogate, which no record of a checkpoint can.
+            "module": {
+                name: encode(names[name]) for name in _MODULE_TEXTS if isinstance(names.get(name, 0), str | None)
+            },
+            "argv": encode(list(filter(_is_text, sys.argv))),
             "result_is_ours": self._namespace.owns_result(),
             "imports": self._imported(),
             "tempfile": _temporary_names(),
@@ -82,8 +86,8 @@ class Carried:
         for name in _MODULE_TEXTS:
             names.pop(name, None)
             if name in module:
-                names[name] = module[name]
-        sys.argv[:] = state.get("argv", sys.argv)
+                names[name] = decode(module[name])
+        sys.argv[:] = decode(state.get("argv", sys.argv))
         self._namespace.restored(ours=state.get("result_is_ours", True))
         _set_temporary_names(state.get("tempfile"))
         _set_shown_warnings(names, state.get("warned", {}))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -129,12 +130,14 @@ async def test_a_notebook_goes_on_from_cell_to_cell(tmp_path: Path, kept: int) -
     """With no guest kept, every cell begins with a restore, and nothing of it may be seen."""
     async with Client.open(tmp_path / "state", settings=WorkerSettings(kept_guests=kept)) as client:
         session = await client.session("book")
+        value: Any = None
         for cell in pieces(NOTEBOOK):
             result = await (await session.submit(cell.strip("\n"), wait=True)).result()
             assert result.status == "ok", (cell, result.error)
             # Open databases cannot be carried over, and no later cell uses them.
             assert {lost.name for lost in result.lost} <= {"db"}, result.lost
-        assert result.value[1:] == (2, True)
+            value = result.value
+        assert value[1:] == (2, True)
 
 
 @pytest.mark.python

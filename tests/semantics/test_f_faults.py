@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from perdure.engine.errors import SessionBusy
+from perdure.engine.errors import BadSubmission, SessionBusy
 from tests.whole.kit import World, bury_guests
 
 if TYPE_CHECKING:
@@ -110,3 +110,31 @@ async def test_what_is_not_granted_is_refused_by_the_host_and_not_by_absence(tal
     session = await talk.client.session("bare")
     await (await session.submit(code)).result()
     assert "pay x" not in world.effects()
+
+
+async def test_a_docstring_with_a_lone_surrogate_can_be_kept(talk: Talk) -> None:
+    assert (await talk.run(r"'\ud800'")).status == "ok"
+    assert await talk.value("ascii(__doc__)") == r"'\ud800'"
+
+
+async def test_touching_a_file_makes_it_though_the_walls_only_pretend_to_set_times(talk: Talk) -> None:
+    code = "import os, pathlib\npathlib.Path('touched').touch()\nos.path.exists('touched')"
+    assert await talk.value(code) is True
+    assert (await talk.error("os.utime('not there')")).type == "FileNotFoundError"
+    assert (await talk.error("os.chmod('not there', 0o600)")).type == "FileNotFoundError"
+    code = "import shutil, os\nshutil.copy2('touched', 'copied')\nos.utime in os.supports_follow_symlinks, os.listdir()"
+    follows, names = await talk.value(code)
+    assert follows
+    assert {"touched", "copied"} <= set(names)
+
+
+async def test_what_does_not_compile_is_shown_with_its_line_and_a_mark(talk: Talk) -> None:
+    with pytest.raises(
+        BadSubmission, match=r"never closed \(code, line 1\); nothing was recorded\n    x = \(1,\n +\^$"
+    ):
+        await talk.submit("x = (1,")
+
+
+async def test_code_from_a_string_is_not_shown_with_lines_of_the_runtime(talk: Talk) -> None:
+    error = await talk.error("exec(compile('\\n\\n1/0', '<string>', 'exec'))")
+    assert error.traceback.endswith('File "<string>", line 3, in <module>\nZeroDivisionError: division by zero\n')

@@ -82,13 +82,13 @@ def cases(program: Program, calm: Played) -> Iterator[Case]:
         orders = [("*", chance.randint(1, CALM), chance.choice(("guest", "worker"))) for _ in range(STORM_KILLS)]
         yield Case(name, "storm", tuple(orders))
         yield Case(name, "storm over steps", tuple(orders), steps=True)
-    yield from _messages(name, at, chance)
+    yield from _messages(name, at, born, chance)
     if program.answers:
         yield from _questions(program, at)
 
 
-def _messages(name: str, at: list[tuple[str, int]], chance: random.Random) -> Iterator[Case]:
-    live = [each for each in at if not each[0].endswith((" settling", " settled", "ended", "imaged", "stored"))]
+def _messages(name: str, at: list[tuple[str, int]], born: int, chance: random.Random) -> Iterator[Case]:
+    live = [each for each in at[born:] if not each[0].endswith((" settling", " settled", "ended", "imaged", "stored"))]
     for label, nth in chance.sample(live, min(STOPS, len(live))):
         yield Case(name, "redelivered", ((label, nth, "redeliver"),))
         yield Case(name, "guest stopped", ((label, nth, "stop guest"),))

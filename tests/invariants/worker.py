@@ -96,8 +96,8 @@ class Orders:
         self.counted += 1
         if self.counted < nth:
             return ""
-        if action == "guest" and not alive(self.guest):
-            return ""  # The next event at which there is one will do.
+        if action in ("guest", "stop guest") and not alive(self.guest):
+            return ""  # The next event at which there is one will do; nobody's number is that of the whole group.
         append(self.path.with_suffix(".done"), "x")
         append(self.path.with_suffix(".acts"), f"{action}\t{label}\t{self.guest}\n")
         return action

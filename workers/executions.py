@@ -57,6 +57,7 @@ class Executions:
         self._services = services
         self._live: dict[str, Live] = {}
         self._draining = False
+        self._closing = False
 
     async def execute(self, context: Context, submission: dict[str, Any]) -> dict[str, Any]:
         """Run one attempt; returns the Result's JSON form. This is what the SDK calls."""
@@ -75,7 +76,8 @@ class Executions:
         return result.model_dump(mode="json")
 
     async def _run(self, attempt: Attempt, submission: dict[str, Any]) -> Result:
-        if self._draining:
+        if self._draining or self._closing:
+            # The store hands it out again at once, and may do so to this worker.
             await asyncio.sleep(BACK_OFF)
             raise AttemptLost("the worker is stopping")
         try:
@@ -88,6 +90,8 @@ class Executions:
                 status="busy" if exc.status == "busy" else "refused",
                 error=ErrorInfo(type=exc.status, message=str(exc), module="perdure"),
             )
+        if self._closing:
+            raise AttemptLost("the worker is stopping")
         attempt.seal = lambda id, value: self._services.seals.add(id, value, job.base.step)
         live = await self._take_over(attempt, job)
         watch = asyncio.create_task(self._watch(attempt, live))
@@ -190,7 +194,8 @@ class Executions:
                 await asyncio.gather(*running)
 
     async def close(self) -> None:
-        """Give every task back and end everything that runs."""
+        """Give every task back and end everything that runs; what is handed out later begins nothing."""
+        self._closing = True
         for live in list(self._live.values()):
             if live.attempt is not None:
                 live.attempt.lose("the worker is stopping")

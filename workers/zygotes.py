@@ -94,11 +94,15 @@ class Zygotes:
         self._readable: dict[Path, asyncio.Task[Readable]] = {}
         self._current: dict[Kind, asyncio.Task[Source]] = {}
         self._retired: set[Zygote] = set()
+        self._closed = False
         #: Packages that could not be preloaded, and why, by interpreter.
         self._failed: dict[str, dict[str, str]] = {}
 
     async def get(self, kind: Kind) -> Source:
-        """Return the zygote of this kind. Raises SandboxUnavailable, ZygoteFailed, InterpreterUnusable."""
+        """Return the zygote of this kind. Raises SandboxUnavailable, ZygoteFailed, ZygoteGone, InterpreterUnusable."""
+        if self._closed:
+            # A task that was given back may be handed to this worker again before it has stopped.
+            raise ZygoteGone("the worker is stopping")
         task = self._current.get(kind)
         if task is not None and task.done() and self._spent(task):
             self._current.pop(kind, None)
@@ -212,7 +216,8 @@ class Zygotes:
             log.warning("zygote.not_preloaded", package=name, reason=why)
 
     async def close(self) -> None:
-        """End every zygote, and with it every guest."""
+        """End every zygote, and with it every guest; there are no more after it."""
+        self._closed = True
         tasks = list(self._current.values())
         self._current.clear()
         for task in tasks:

@@ -2,18 +2,16 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from perdure.engine import Client
 from perdure.engine.store import StoreForeign
+from perdure.workers.zygote import ZygoteGone
 from perdure.workers.zygotes import Kind, Zygotes
 
 from .kit import children
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 async def test_a_worker_that_cannot_start_leaves_no_process(tmp_path: Path) -> None:
@@ -39,3 +37,12 @@ async def test_an_interpreter_still_being_asked_about_itself_ends_with_the_zygot
     assert set(children()) == before
     with pytest.raises(asyncio.CancelledError):
         await wanted
+
+
+async def test_a_worker_that_has_stopped_starts_no_zygote_for_a_task_handed_to_it_late(tmp_path: Path) -> None:
+    before = set(children())
+    zygotes = Zygotes(tmp_path / "state", tmp_path / "state" / "workspaces")
+    await zygotes.close()
+    with pytest.raises(ZygoteGone):
+        await zygotes.get(Kind(Path(sys.executable)))
+    assert set(children()) == before

@@ -17,6 +17,7 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
+from .page import as_page
 from .yardstick import Rows
 
 __all__ = ["BENCHES", "run_bench"]
@@ -39,16 +40,19 @@ BENCHES: dict[str, str] = {
 }
 
 
-def run_bench(what: str, *, as_json: bool = False) -> int:
-    """Run one benchmark (or ``all``) and print its rows; returns the exit code."""
+def run_bench(what: str, *, as_json: bool = False, page: Path | None = None) -> int:
+    """Run one benchmark (or ``all``), print its rows, and write them to the file ``page``; returns the exit code."""
     if what not in BENCHES and what != "all":
         names = "\n".join(f"  {name:12}{(_load(name).__doc__ or '').splitlines()[0]}" for name in BENCHES)
         sys.stdout.write(f"perdure bench NAME, where NAME is all or one of:\n{names}\n")
         return 0 if what == "list" else 2
-    rows: Rows = []
+    runs: dict[str, Rows] = {}
     for name in BENCHES if what == "all" else [what]:
         with tempfile.TemporaryDirectory(prefix="perdure-bench-", dir=Path.cwd()) as folder:
-            rows += asyncio.run(_run(_load(name), Path(folder)), loop_factory=uvloop.new_event_loop)
+            runs[name] = asyncio.run(_run(_load(name), Path(folder)), loop_factory=uvloop.new_event_loop)
+    if page is not None:
+        page.write_text(as_page(runs))
+    rows = [row for found in runs.values() for row in found]
     if as_json:
         sys.stdout.write("".join(json.dumps(row) + "\n" for row in rows))
         return 0

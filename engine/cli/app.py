@@ -349,12 +349,15 @@ def demo(folder: Annotated[Path | None, typer.Option(help="Keep everything here,
 
 @app.command()
 def bench(
-    what: Annotated[str, typer.Argument(help="Which benchmark; 'list' names them.")] = "list", *, json: Json = False
+    what: Annotated[str, typer.Argument(help="Which benchmark; 'list' names them.")] = "list",
+    *,
+    json: Json = False,
+    page: Annotated[Path | None, typer.Option(help="Write the rows to this file too, as a page of Markdown.")] = None,
 ) -> None:
     """Measure, as ratios against a yardstick of the same run."""
     from ..bench import run_bench
 
-    raise typer.Exit(run_bench(what, as_json=json))
+    raise typer.Exit(run_bench(what, as_json=json, page=page))
 
 
 def main() -> None:

@@ -9,11 +9,13 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import structlog
 
+from .bytecode import compile_all
 from .confine import probe
 from .confine.bwrap import find_bwrap
 from .confine.errors import InterpreterUnusable, SandboxUnavailable
@@ -147,6 +149,8 @@ class Zygotes:
             msg = f"{python} lies in {self._state}, where guests may write: an interpreter there could be anybody's"
             raise InterpreterUnusable(msg)
         interpreter = inspect_interpreter(python)
+        if interpreter.version[:2] == sys.version_info[:2]:
+            compile_all(launch.needed_files())
         return readable_paths(
             interpreter, private=[self._state], also_readable=[*launch.needed_files(), *self._also_readable]
         )

@@ -142,29 +142,27 @@ class FolderBlobs:
         self._synced.add(folder)
 
     def _get(self, ref: str) -> bytes:
-        try:
+        with self._reading(ref):
             data = self._path(ref).read_bytes()
-        except FileNotFoundError:
-            raise self._missing(ref) from None
         if f"blake3:{blake3(data).hexdigest()}" != ref:
             raise self._damaged(ref)
         return data
 
     def _head(self, ref: str, size: int) -> bytes:
-        try:
-            with self._path(ref).open("rb") as file:
-                return file.read(size)
-        except FileNotFoundError:
-            raise self._missing(ref) from None
+        with self._reading(ref), self._path(ref).open("rb") as file:
+            return file.read(size)
 
     def _write_to(self, ref: str, descriptor: int) -> None:
         digest = blake3()
-        try:
+        with self._reading(ref):
             source = os.open(self._path(ref), os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            raise self._missing(ref) from None
         try:
-            for piece in file_pieces(source, os.fstat(source).st_size):
+            pieces = file_pieces(source, os.fstat(source).st_size)
+            while True:
+                with self._reading(ref):
+                    piece = next(pieces, None)
+                if piece is None:
+                    break
                 digest.update(piece)
                 write_all(descriptor, piece)
         finally:
@@ -172,8 +170,19 @@ class FolderBlobs:
         if f"blake3:{digest.hexdigest()}" != ref:
             raise self._damaged(ref)
 
-    def _missing(self, ref: str) -> BlobMissing:
-        return BlobMissing(f"the blob {ref} is missing from {self._root}: restore the folder from a backup")
+    @contextmanager
+    def _reading(self, ref: str) -> Generator[None]:
+        try:
+            yield
+        except FileNotFoundError:
+            msg = f"the blob {ref} is missing from {self._root}: restore the folder from a backup"
+            raise BlobMissing(msg) from None
+        except OSError as exc:
+            if exc.errno != errno.EIO:
+                raise
+            # The disk has lost it: whoever asks again gets the same answer.
+            msg = f"the blob {ref} in {self._root} cannot be read ({exc.strerror}): restore it from a backup"
+            raise BlobDamaged(msg) from None
 
     def _damaged(self, ref: str) -> BlobDamaged:
         return BlobDamaged(f"the blob {ref} in {self._root} is damaged: restore it from a backup")

@@ -19,14 +19,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from .blobs import BlobDamaged, BlobMissing
 from .errors import PerdureError
 from .records import NameReport
+from .seals import CheckpointForged
 
 if TYPE_CHECKING:
     from .blobs import BlobStore
     from .durable import Promises
 
 __all__ = [
+    "DAMAGED",
     "FORMAT",
     "INLINE",
     "INTERNAL_NAMES",
@@ -64,6 +67,10 @@ type Extent = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=3, m
 
 class CheckpointUnusable(PerdureError):
     """A recorded checkpoint cannot be put together; the message says what is missing, or which version can."""
+
+
+#: What says that a checkpoint, or a value that was recorded, is not there any more: no attempt will find it.
+DAMAGED = (BlobDamaged, BlobMissing, CheckpointForged, CheckpointUnusable)
 
 
 class _Model(BaseModel):

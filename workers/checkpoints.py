@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from perdure.engine.checkpoints import INLINE, Composed, Recorded, fetch, inline, kept, whole_record
+from perdure.engine.checkpoints import INLINE, CheckpointUnusable, Composed, Recorded, fetch, inline, kept, whole_record
 
 from . import workspace as workspaces
 from .messages import ProtocolViolation
@@ -176,7 +176,7 @@ async def packed(composed: Composed, blobs: BlobStore) -> list[bytes]:
         whole = await fetch(place, blobs)
         if len(whole) < offset + size:
             msg = f"pack {number} of a checkpoint has {len(whole) - offset} of {size} bytes: the store is damaged"
-            raise OSError(msg)
+            raise CheckpointUnusable(msg)
         piece = whole if (offset, size) == (0, len(whole)) else whole[offset : offset + size]
         packs[str(number)] = at, size
         pieces += piece, bytes(-size % _PAGE)

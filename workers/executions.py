@@ -14,20 +14,19 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from perdure.engine.blobs import BlobDamaged, BlobMissing
+from perdure.engine.checkpoints import DAMAGED
 from perdure.engine.durable import Attempt, AttemptLost, now_ms
-from perdure.engine.errors import PerdureError
+from perdure.engine.errors import PerdureError, StateUnusable
 from perdure.engine.events import Ended
-from perdure.engine.ids import cancel_id, record_id
+from perdure.engine.ids import cancel_id
 from perdure.engine.records import ErrorInfo, Result
-from perdure.engine.seals import CheckpointForged
 
 from .admission import Refused, admit
 from .elsewhere import ask_elsewhere
 from .handlers import Handlers, Scope
 from .live import Live
 from .stopping import stop
-from .tenure import Tenure
+from .tenure import Tenure, damaged
 
 if TYPE_CHECKING:
     from resonate.context import Context
@@ -48,6 +47,10 @@ WATCH_AFTER = 0.25
 OUTCOMES_KEPT = 120.0
 #: Pause before an attempt gives up for a reason outside (a full disk): the store hands it out again at once (s).
 BACK_OFF = 1.0
+#: How often is looked meanwhile whether somebody has ended it (s).
+LOOK_EVERY = 0.1
+#: It doubles with every time in a row, up to this (s): soon enough for who has made room, seldom enough for the rest.
+MAX_BACK_OFF = 30.0
 
 
 class Executions:
@@ -56,6 +59,8 @@ class Executions:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._live: dict[str, Live] = {}
+        #: How long the next attempt at an execution pauses, if it too has to give up for a reason outside.
+        self._pauses: dict[str, float] = {}
         self._draining = False
         self._closing = False
 
@@ -72,6 +77,7 @@ class Executions:
             log.exception("execution.failed", execution=attempt.id)
             error = ErrorInfo(type=type(exc).__name__, message=f"internal error: {exc}", module="perdure")
             result = Result(execution=attempt.id, status="failed", error=error)
+        self._pauses.pop(attempt.id, None)
         attempt.tell(Ended(attempt.id, attempt.version))
         return result.model_dump(mode="json")
 
@@ -82,8 +88,10 @@ class Executions:
             raise AttemptLost("the worker is stopping")
         try:
             job = await admit(self._services, attempt.id, submission, first=attempt.version == 1)
-        except PerdureError as exc:
-            raise await _given_back(attempt, exc) from exc
+        except (*DAMAGED, StateUnusable) as exc:
+            return damaged(attempt.id, exc)
+        except (OSError, MemoryError, PerdureError) as exc:
+            raise await self._given_back(attempt, exc) from exc
         except Refused as exc:
             return Result(
                 execution=attempt.id,
@@ -95,18 +103,20 @@ class Executions:
         attempt.seal = lambda id, value: self._services.seals.add(id, value, job.base.step)
         live = await self._take_over(attempt, job)
         watch = asyncio.create_task(self._watch(attempt, live))
-        result = None
+        result, tenure = None, Tenure(self._services, attempt, job, live)
         try:
-            result = await Tenure(self._services, attempt, job, live).work()
+            result = await tenure.work()
             return result
-        except (BlobDamaged, BlobMissing, CheckpointForged) as exc:
-            if await attempt.get(record_id(attempt.id, 0, 0)) is not None:
-                raise await _given_back(attempt, exc) from exc
-            # Nothing of it has happened: a definite end loses nothing, and says what is to be mended.
-            error = ErrorInfo(type=type(exc).__name__, message=str(exc), module="perdure")
-            return Result(execution=attempt.id, status="refused", error=error)
-        except (OSError, PerdureError) as exc:
-            raise await _given_back(attempt, exc) from exc
+        except DAMAGED as exc:
+            result = await tenure.damaged(exc)
+            return result
+        except (OSError, MemoryError, PerdureError) as exc:
+            given_back = await self._given_back(attempt, exc)
+            if live.stop is None:
+                raise given_back from exc
+            # Whoever waits for the disk to be mended may stop waiting.
+            result = await tenure.stopped(exc)
+            return result
         finally:
             watch.cancel()
             await asyncio.gather(watch, return_exceptions=True)
@@ -115,6 +125,20 @@ class Executions:
             live.ended.set()
             # The next attempt takes over what runs, and what has ended and is not recorded: it would be done again.
             self._forget(attempt.id, live, at_once=result is not None)
+
+    async def _given_back(self, attempt: Attempt, problem: Exception) -> AttemptLost:
+        """Give the task back for a reason outside (a full disk, a wall that is gone): it goes on when it can."""
+        outside = isinstance(problem, OSError | MemoryError)
+        log.error("attempt.failed", execution=attempt.id, reason=str(problem), exc_info=outside)
+        pause = self._pauses.get(attempt.id, BACK_OFF)
+        self._pauses[attempt.id] = min(2 * pause, MAX_BACK_OFF)
+        live = self._live.get(attempt.id)
+        for _ in range(round(pause / LOOK_EVERY)):
+            # A stop of the worker, or of the execution, does not wait for it.
+            if self._closing or attempt.lost.done() or (live and live.stop):
+                break
+            await asyncio.sleep(LOOK_EVERY)
+        return AttemptLost(str(problem) or type(problem).__name__)
 
     def _forget(self, execution: str, live: Live, *, at_once: bool) -> None:
         if live.attempt is not None:
@@ -200,10 +224,3 @@ class Executions:
             if live.attempt is not None:
                 live.attempt.lose("the worker is stopping")
         await asyncio.gather(*(live.ended.wait() for live in list(self._live.values()) if live.attempt is not None))
-
-
-async def _given_back(attempt: Attempt, problem: Exception) -> AttemptLost:
-    """Give the task back for a reason outside (a full disk, a wall that is gone): it goes on when it can."""
-    log.error("attempt.failed", execution=attempt.id, reason=str(problem), exc_info=isinstance(problem, OSError))
-    await asyncio.sleep(BACK_OFF)
-    return AttemptLost(str(problem))

@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from perdure.engine.durable import AttemptLost, now_ms
+from perdure.engine.errors import PerdureError
 from perdure.engine.events import Launched
 from perdure.engine.ids import cancel_id, parse_record, parse_step, record_id, step_id
 from perdure.engine.journal import Journal, JournalDamaged
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from .live import Live
     from .service import Services
 
-__all__ = ["Tenure"]
+__all__ = ["Tenure", "damaged"]
 
 
 #: Characters beyond its limits that a guest may write: it says what was cut, once for each display.
@@ -97,9 +98,22 @@ class Tenure:
                 return await self._failed(run, status, type(exc).__name__, str(exc))
             except WorkspaceTaken as exc:
                 raise AttemptLost(str(exc)) from exc
-            except (AttemptLost, asyncio.CancelledError):
+            except (AttemptLost, asyncio.CancelledError, OSError, MemoryError, PerdureError):
                 await _end_guest(run, "its attempt has ended")
                 raise
+
+    async def damaged(self, problem: Exception) -> Result:
+        """End what would go on from something that is damaged: no attempt at it would find that again."""
+        if not (self._step or await self._records()):
+            return damaged(self._attempt.id, problem)
+        # It has acted on the world.
+        text = f"{problem}. It had begun, and cannot go on; what it has asked for stays recorded"
+        return await self._failed(None, "failed", type(problem).__name__, text)
+
+    async def stopped(self, problem: Exception) -> Result:
+        """End what somebody stopped while it could not go on."""
+        status = self._live.stop or "cancelled"
+        return await self._failed(None, status, "Cancelled", f"{WHY[status]}, while it could not go on: {problem}")
 
     # -- steps -------------------------------------------------------------------------
 
@@ -334,6 +348,12 @@ class Tenure:
                     return records
                 records.append(promise)
             ahead = min(ahead * 4, 64)
+
+
+def damaged(execution: str, problem: Exception) -> Result:
+    """Refuse what has not begun, for good: a definite end loses nothing, and says what is to be mended."""
+    error = ErrorInfo(type=type(problem).__name__, message=str(problem), module="perdure")
+    return Result(execution=execution, status="refused", error=error)
 
 
 def _policy(settings: WorkerSettings) -> dict[str, float] | None:

@@ -1,0 +1,149 @@
+"""What was recorded and is damaged, gone or out of reach: a definite end, said in one line, and never a loop."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from perdure.engine import Client, blobs_folder
+from perdure.engine.upkeep import check
+
+from .kit import World, kill_guests, opened, outcome
+
+#: A value too large for its step, and code that has acted on the world and waits for somebody.
+BEFORE = "import os; big = os.urandom(200_000); n = 1"
+CODE = "pay('rent'); answer = ask('go on?'); n += 1; answer"
+
+
+async def asked(client: Client) -> None:
+    async with asyncio.timeout(30):
+        while not await client.pending():
+            await asyncio.sleep(0.01)
+
+
+def stored(state: Path) -> Iterator[Path]:
+    return (path for path in (state / "blobs").glob("??/*") if path.stat().st_size > 100_000)
+
+
+@pytest.mark.parametrize("harm", ["flipped", "gone"])
+async def test_a_checkpoint_damaged_in_the_middle_of_a_step_ends_it_for_good(tmp_path: Path, harm: str) -> None:
+    state, world = tmp_path / "state", World(tmp_path)
+    async with opened(state, world) as client:
+        assert (await outcome(client, "s", BEFORE, grants=["pay", "ask"])).status == "ok"
+        execution = await (await client.session("s")).submit(CODE)
+        await asked(client)
+    (path,) = stored(state)
+    content = path.read_bytes()
+    if harm == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(b"x" + content[1:])
+    async with opened(state, world) as client:
+        await client.answer((await client.pending())[0].id, "yes")
+        async with asyncio.timeout(20):
+            result = await client.execution(execution.id).result()
+        assert (result.status, result.attempts <= 4) == ("failed", True), result
+        assert result.error is not None
+        assert result.error.type == ("BlobMissing" if harm == "gone" else "BlobDamaged")
+        assert path.name in result.error.message
+        assert "what it has asked for stays recorded" in result.error.message
+        refused = await outcome(client, "s", "n")
+        assert (refused.status, refused.error and refused.error.type) == ("refused", result.error.type)
+        path.write_bytes(content)
+        assert (await outcome(client, "s", "n, len(big)")).value == (1, 200_000)
+        assert world.effects() == ["pay rent"]
+        assert (await check(client.substrate)).problems == ()
+
+
+async def test_a_recorded_reply_that_is_gone_ends_the_replay_for_good(tmp_path: Path) -> None:
+    state, world = tmp_path / "state", World(tmp_path)
+    async with opened(state, world) as client:
+        code = "n = len(look('x' * 300_000)); import time; time.sleep(60)"
+        session = await client.session("s", grants=["look"])
+        execution = await session.submit(code)
+        async with asyncio.timeout(30):
+            while (call := await client.substrate.promises.get(f"{execution.id}:s0.0")) is None or not call.settled:
+                await asyncio.sleep(0.01)
+        for path in stored(state):
+            path.unlink()
+        kill_guests()
+        async with asyncio.timeout(20):
+            result = await execution.result()
+        assert (result.status, result.error and result.error.type) == ("failed", "BlobMissing"), result
+        assert (await outcome(client, "s", "1 + 1")).value == 2
+
+
+async def test_a_checkpoint_whose_beginning_is_gone_is_refused(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    async with opened(state) as client:
+        for n in range(3):
+            assert (await outcome(client, "s", f"n = {n}")).status == "ok"
+    with closing(sqlite3.connect(state / "perdure.db")) as database, database:
+        database.execute("DELETE FROM promises WHERE id = 's@1:s0'")
+    async with opened(state) as client, asyncio.timeout(20):
+        refused = await outcome(client, "s", "n")
+        assert refused.status == "refused"
+        assert refused.error is not None
+        assert "s@1:s0" in refused.error.message
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES])
+async def test_a_blob_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """What the disk has lost is damage; what somebody may give back is waited for, and read then."""
+    state = tmp_path / "state"
+    async with opened(state) as client:
+        assert (await outcome(client, "s", BEFORE)).status == "ok"
+    (path,) = stored(state)
+    read, refused = Path.read_bytes, 2
+
+    def failing(self: Path) -> bytes:
+        nonlocal refused
+        if self == path and refused:
+            refused -= 1
+            raise OSError(number, os.strerror(number))
+        return read(self)
+
+    monkeypatch.setattr(Path, "read_bytes", failing)
+    async with opened(state) as client, asyncio.timeout(30):
+        result = await outcome(client, "s", "n")
+        if number == errno.EIO:
+            assert (result.status, result.error and result.error.type) == ("refused", "BlobDamaged")
+        else:
+            assert (result.value, result.attempts, refused) == (1, 3, 0)
+
+
+async def test_who_waits_for_room_on_the_disk_can_be_cancelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write, full, failed = blobs_folder.write_all, True, 0
+
+    def failing(*arguments: Any) -> int:
+        nonlocal failed
+        if full:
+            failed += 1
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(*arguments)
+
+    async with opened(tmp_path / "state", World(tmp_path)) as client, asyncio.timeout(40):
+        assert (await outcome(client, "s", "n = 1", grants=["pay"])).status == "ok"
+        monkeypatch.setattr(blobs_folder, "write_all", failing)
+        execution = await (await client.session("s")).submit("pay('rent'); " + BEFORE.replace("n = 1", "n = 2"))
+        while not failed:
+            await asyncio.sleep(0.01)
+        began = time.monotonic()
+        await execution.cancel()
+        result = await execution.result()
+        assert result.status == "cancelled", result
+        assert result.error is not None
+        assert "no room" in result.error.message
+        assert World(tmp_path).effects() == ["pay rent"]
+        assert time.monotonic() - began < 20
+        full = False
+        assert (await outcome(client, "s", "n")).value == 1

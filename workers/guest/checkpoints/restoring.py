@@ -257,6 +257,7 @@ class Restoration:
         pack = self._packs.get(first[0])
         if (
             len(extents) == 1
+            and len(first) == _ONE_PIECE  # equal blocks are stored once
             and tuple(first) not in self._shared
             and pack is not None
             and (readonly or not pack.readonly)

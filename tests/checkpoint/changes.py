@@ -51,9 +51,12 @@ def live(folder: Path) -> dict[str, str]:
                 wrong[name] = traceback.format_exc()
                 break
             free = namespace.pop("assert_bytes", None) is not None
+            few = namespace.pop("assert_few", None)
             delta = checkpoints.save(watcher.take())
             if free and (delta.chunks or len(json.dumps(delta.data)) > 64):
                 wrong[name] = f"it cost {delta.data}"
+            if few is not None and sum(map(len, delta.chunks)) > few:
+                wrong[name] = f"it cost {sum(map(len, delta.chunks))} bytes"
             sent.append((json.loads(json.dumps(delta.data)), b"".join(delta.chunks)))
         sys.monitoring.free_tool_id(watcher.tool)
         (folder / f"{number}.sent").write_bytes(pickle.dumps(sent))

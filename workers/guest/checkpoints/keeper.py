@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .pickler import Finding
     from .pieces import Record
     from .restoring import Loaded
-    from .touched import Touched
+    from .touched import CodeKey, Touched
 
 __all__ = ["FORMAT", "Delta", "Keeper"]
 
@@ -174,11 +174,16 @@ class Keeper:
         changed = {name for name, identity in ids.items() if old.get(name) != identity} | renewed
         gone = old.keys() - ids.keys()
         full = touched is None or touched.everything or (touched.resumed and self._suspended())
+        full = full or (touched is not None and touched.adrift(self._has_code))
         return _Pass(values, ids, changed, gone, full)
 
     def _suspended(self) -> bool:
         """Whether something that runs is kept in a variable: where it goes on, it touches what no name tells."""
         return any(loss.opaque for unit in self._units.values() for loss in unit.losses)
+
+    def _has_code(self, key: CodeKey) -> bool:
+        """Whether a variable leads to a function that runs this."""
+        return any(key in unit.code for unit in self._units.values())
 
     def _touched_units(self, run: _Pass, touched: Touched | None) -> set[int]:
         """Return the units that may hold something that changed, as they were connected at the last checkpoint."""

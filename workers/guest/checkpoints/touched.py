@@ -36,15 +36,26 @@ type CodeKey = tuple[str, int, str]
 class Touched:
     """What ran since the last checkpoint."""
 
-    __slots__ = ("code", "everything", "names", "resumed")
+    __slots__ = ("closures", "code", "everything", "inner", "names", "resumed")
 
     def __init__(self) -> None:
         self.names: set[str] = set()
         self.code: set[CodeKey] = set()
+        self.closures: set[CodeKey] = set()
+        """Those that refer to variables of a function around them."""
+        self.inner: set[CodeKey] = set()
+        """What is defined inside them."""
         self.everything = False
         """Whether names do not say what was touched."""
         self.resumed = False
         """Whether something went on that had been started before."""
+
+    def adrift(self, known: Callable[[CodeKey], bool]) -> bool:
+        """Return whether a closure ran that was made earlier, and that no variable is `known` to lead to.
+
+        Nobody can say what it has hold of; one that is made and gone in the same code has what the code around it has.
+        """
+        return any(key not in self.inner and not known(key) for key in self.closures)
 
 
 class Watcher:
@@ -55,7 +66,7 @@ class Watcher:
         self._submitted = submitted
         self._now = Touched()
         self._id: int | None = None
-        self._names: dict[types.CodeType, tuple[frozenset[str], bool]] = {}
+        self._names: dict[types.CodeType, tuple[frozenset[str], bool, frozenset[CodeKey]]] = {}
         self._libraries = _libraries()
         # What the standard library generated for classes of the runtime: its file is "<string>", as that of what it
         # generates for the session. Kept, and told apart by identity: code of the session may equal it.
@@ -142,12 +153,24 @@ class Watcher:
             opaque = not inside or not names.isdisjoint(UNKNOWABLE)
             if len(self._names) > 1 << 14:
                 self._names = {}
-            known = self._names[code] = names, opaque
+            known = self._names[code] = names, opaque, _inner(code)
         self._started.add(code)
         now.names |= known[0]
-        now.code.add((code.co_filename, code.co_firstlineno, code.co_qualname))
+        now.code.add(_key(code))
         now.everything |= known[1]
+        now.inner |= known[2]
+        if code.co_freevars:
+            now.closures.add(_key(code))
         return True
+
+
+def _key(code: types.CodeType) -> CodeKey:
+    return code.co_filename, code.co_firstlineno, code.co_qualname
+
+
+def _inner(code: types.CodeType) -> frozenset[CodeKey]:
+    """Return the definitions directly inside."""
+    return frozenset(_key(constant) for constant in code.co_consts if isinstance(constant, types.CodeType))
 
 
 def _names_of(code: types.CodeType) -> frozenset[str]:

@@ -11,9 +11,8 @@ few, else a blob.
 
 from __future__ import annotations
 
-import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -21,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .blobs import BlobDamaged, BlobMissing
 from .errors import PerdureError
+from .packs import INLINE, Pieces, compacted, fetch, holds, in_record, inline, live
 from .records import NameReport
 from .seals import CheckpointForged
 
@@ -51,12 +51,8 @@ FORMAT = 2
 INTERNAL_NAMES = frozenset({
     "_", "__", "___", "_i", "_ii", "_iii", "In", "Out", "_ih", "_oh", "_exit_code", "_exception",
 })  # fmt: skip
-#: Packs and data up to this many bytes ride in the step's promise: one durable write instead of three.
-INLINE = 48 * 1024
 #: What begins the names of state of the process.
 _AMBIENT = "\0"
-#: What marks a pack or a manifest that is in the record itself.
-_INLINE = "inline:"
 
 #: Equal blocks that one extent may stand for: half a terabyte.
 _TIMES = 1 << 24
@@ -125,8 +121,9 @@ class Recorded(_Model):
     python: str
     #: What it adds, or all there is: in here, or as the reference of a blob.
     data: dict[str, Any] | str
-    #: Where packs are: (blob or inline bytes, offset in it, size), by number. One that adds has at most its own.
-    packs: dict[str, tuple[str, int, int]] = {}
+    #: Where packs are, by number: (blob or inline bytes, offset in it, size), or the pieces that are left of one. One
+    #: that adds has at most its own.
+    packs: dict[str, tuple[str, int, int] | list[tuple[int, str, int, int]]] = {}
     #: The workspace's tree; None: that of the base.
     workspace: dict[str, Any] | None = None
     names: int = 0
@@ -135,8 +132,17 @@ class Recorded(_Model):
 
     def references(self) -> list[str]:
         """Return the blobs that it names, those of its workspace apart."""
-        named = [place for place, _offset, _size in self.packs.values() if not place.startswith(_INLINE)]
-        return [*named, self.data] if isinstance(self.data, str) else named
+        named = dict.fromkeys(place for pieces in self.pieces().values() for _start, place, _offset, _size in pieces)
+        return [
+            *filter(lambda place: not in_record(place), named),
+            *([self.data] if isinstance(self.data, str) else []),
+        ]
+
+    def pieces(self) -> dict[int, Pieces]:
+        """Return what there is of each pack."""
+        return {
+            int(number): [(0, *place)] if isinstance(place, tuple) else place for number, place in self.packs.items()
+        }
 
 
 def recorded(step: dict[str, Any]) -> Recorded | None:
@@ -170,10 +176,10 @@ class Composed:
     early: dict[str, Any] = field(default_factory=dict)
     runtime: dict[str, Any] = field(default_factory=dict)
     texts: dict[str, list[Extent]] = field(default_factory=dict)
-    packs: dict[int, tuple[str, int, int]] = field(default_factory=dict)
+    packs: dict[int, Pieces] = field(default_factory=dict)
     workspace: dict[str, Any] | None = None
 
-    def apply(self, data: dict[str, Any], packs: dict[int, tuple[str, int, int]]) -> None:
+    def apply(self, data: dict[str, Any], packs: Mapping[int, Pieces]) -> None:
         """Add what a checkpoint changed. Raises ValueError for what does not fit, with nothing changed."""
         delta = Delta.model_validate(data)
         known = {**self.packs, **packs}
@@ -206,10 +212,9 @@ class Composed:
         """Return it as the data of a record that is whole."""
         return {**self.manifest(), "since": 0}
 
-    def needed(self) -> dict[int, tuple[str, int, int]]:
-        """Return the packs that something refers to."""
-        used = {extent[0] for extents in self._every() for extent in extents}
-        return {number: place for number, place in self.packs.items() if number in used}
+    def needed(self) -> dict[int, list[tuple[int, int]]]:
+        """Return what something refers to of each pack: (start, end)."""
+        return live(extent for extents in self._every() for extent in extents)
 
     def _every(self) -> Iterator[Any]:
         yield from self.texts.values()
@@ -257,9 +262,9 @@ def _extents(delta: Delta) -> Iterator[Extent]:
         yield from extents or ()
 
 
-def _check(extent: Extent, packs: dict[int, tuple[str, int, int]]) -> None:
+def _check(extent: Extent, packs: Mapping[int, Pieces]) -> None:
     pack, offset, length, times = (*extent, 1)[:4]
-    if pack not in packs or offset + length > packs[pack][2] or times > _TIMES:
+    if pack not in packs or not holds(packs[pack], offset, length) or times > _TIMES:
         msg = f"a checkpoint refers to bytes {offset} to {offset + length} of pack {pack}, which are not there"
         raise ValueError(msg)
 
@@ -288,18 +293,6 @@ def _unescaped(name: str) -> str:
     return bytes.fromhex(name[1:]).decode("utf-8", "backslashreplace")
 
 
-def inline(data: bytes) -> str:
-    """Return bytes as a record holds them itself."""
-    return _INLINE + base64.b64encode(data).decode("ascii")
-
-
-async def fetch(place: str, blobs: BlobStore) -> bytes:
-    """Return the bytes that `inline` or a blob's reference stands for. Raises BlobMissing, BlobDamaged."""
-    if place.startswith(_INLINE):
-        return base64.b64decode(place.removeprefix(_INLINE), validate=True)
-    return await blobs.get(place)
-
-
 async def kept(data: dict[str, Any], blobs: BlobStore) -> dict[str, Any] | str:
     """Return the data of a checkpoint as its record has it: itself, or the reference of a blob."""
     text = json.dumps(data, separators=(",", ":")).encode()
@@ -308,27 +301,16 @@ async def kept(data: dict[str, Any], blobs: BlobStore) -> dict[str, Any] | str:
 
 async def whole_record(composed: Composed, blobs: BlobStore) -> Recorded:
     """Return the record of a whole checkpoint, which stands without any step before it."""
-    composed.packs = await _spilled(composed.needed(), blobs)
     return Recorded(
         data=await kept(composed.whole(), blobs),
-        packs={str(number): place for number, place in composed.packs.items()},
+        packs={str(number): _placed(pieces) for number, pieces in composed.packs.items()},
         workspace=composed.workspace,
         **composed.described(),
     )
 
 
-async def _spilled(packs: dict[int, tuple[str, int, int]], blobs: BlobStore) -> dict[int, tuple[str, int, int]]:
-    """Return the packs with those that are in records put into one blob, unless they are few bytes."""
-    inside = {number: place for number, place in packs.items() if place[0].startswith(_INLINE)}
-    if sum(size for _place, _offset, size in inside.values()) <= INLINE:
-        return packs
-    pieces = [(await fetch(place, blobs))[offset : offset + size] for place, offset, size in inside.values()]
-    blob = await blobs.put(b"".join(pieces))
-    at, moved = 0, dict(packs)
-    for number, piece in zip(inside, pieces, strict=True):
-        moved[number] = blob, at, len(piece)
-        at += len(piece)
-    return moved
+def _placed(pieces: Pieces) -> tuple[str, int, int] | list[tuple[int, str, int, int]]:
+    return pieces[0][1:] if len(pieces) == 1 and not pieces[0][0] else list(pieces)
 
 
 async def alone(promises: Promises, blobs: BlobStore, value: dict[str, Any]) -> dict[str, Any]:
@@ -336,6 +318,7 @@ async def alone(promises: Promises, blobs: BlobStore, value: dict[str, Any]) -> 
     composed = await compose(promises, blobs, value)
     if composed is None:
         return value
+    composed.packs = await compacted(composed.packs, composed.needed(), blobs)
     return {**value, "checkpoint": (await whole_record(composed, blobs)).model_dump(mode="json")}
 
 
@@ -358,9 +341,8 @@ async def compose(promises: Promises, blobs: BlobStore, value: dict[str, Any]) -
     composed = Composed()
     for each in reversed(chain):
         data = each.data if isinstance(each.data, dict) else json.loads(await blobs.get(each.data))
-        packs = {int(number): place for number, place in each.packs.items()}
         try:
-            composed.apply(data, packs)
+            composed.apply(data, each.pieces())
         except (ValueError, ValidationError) as exc:
             msg = f"a recorded checkpoint cannot be put together: {exc}"
             raise CheckpointUnusable(msg) from None

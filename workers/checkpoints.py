@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from perdure.engine.checkpoints import INLINE, CheckpointUnusable, Composed, Recorded, fetch, inline, kept, whole_record
+from perdure.engine.checkpoints import CheckpointUnusable, Composed, Recorded, kept, whole_record
+from perdure.engine.errors import PerdureError
+from perdure.engine.packs import INLINE, PAGE, compacted, cut, fetch, inline
 
 from . import workspace as workspaces
 from .messages import ProtocolViolation
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from perdure.engine.blobs import BlobStore
+    from perdure.engine.packs import Piece, Pieces
     from perdure.engine.records import NameReport
     from perdure.engine.settings import Limits
 
@@ -39,10 +42,11 @@ log = structlog.get_logger()
 #: all.
 CHAIN = 32
 CHAIN_BYTES = 512 * 1024
+#: Or once what was added is more than what there was at the last whole one, and than this: most of it may be lost by
+#: now, and what the chain names is kept.
+CHAIN_ADDED = 4 << 20
 
 _LENGTH = struct.Struct(">I")
-#: Data starts on a page, as it does in its pack.
-_PAGE = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +57,16 @@ class Held:
     depth: int
     inline: int
     """Bytes in the promises of the chain."""
+    live: int
+    """Bytes of packs that were referred to at the last whole checkpoint, and that were added since."""
+    added: int
     composed: Composed
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether another one may add to it."""
+        few = self.depth < CHAIN and self.inline < CHAIN_BYTES
+        return few and self.added <= max(self.live, CHAIN_ADDED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +102,10 @@ async def save(
     imaged()
     whole = data.get("since") == 0
     composed = Composed(workspace=composed.workspace) if whole else replace(composed)
-    packs: dict[int, tuple[str, int, int]] = {}
+    packs: dict[int, Pieces] = {}
     if pack:
         place = inline(pack) if len(pack) <= INLINE else await blobs.put(pack)
-        packs[data["generation"]] = place, 0, len(pack)
+        packs[data["generation"]] = [(0, place, 0, len(pack))]
     try:
         composed.apply(data, packs)
     except (ValueError, KeyError, TypeError, RecursionError) as exc:
@@ -112,10 +125,15 @@ async def save(
         notes = [*notes, f"{missed} values had changed unseen by an earlier checkpoint; they are stored now"]
     changed = None if tree == composed.workspace else tree
     composed.workspace = tree
-    record = await _record(held, composed, data, packs, changed, blobs, whole=whole)
-    size = _inline_size(record)
-    depth, held_inline = (record.depth, held.inline + size) if held and record.base else (1, size)
-    run.guest.held = Held(step, depth, held_inline, composed)
+    if held is not None and not whole and held.goes_on:
+        record = await _adding(held, composed, data, packs, changed, blobs)
+        live, added = held.live, held.added + len(pack)
+        depth, inside = record.depth, held.inline + _inline_size(record)
+    else:
+        notes = [*notes, *await _compact(composed, step, blobs)]
+        record = await whole_record(composed, blobs)
+        live, added, depth, inside = _live(composed), 0, 1, _inline_size(record)
+    run.guest.held = Held(step, depth, inside, live, added, composed)
     lost = tuple(report for report in composed.reports() if report.status == "lost") if composed.losses else ()
     return Saved(record, lost, notes)
 
@@ -135,31 +153,43 @@ def _unpacked(content: bytes) -> tuple[dict[str, Any], bytes]:
     return data, pack
 
 
-async def _record(
-    held: Held | None,
+async def _adding(
+    held: Held,
     composed: Composed,
     data: dict[str, Any],
-    packs: dict[int, tuple[str, int, int]],
+    packs: dict[int, Pieces],
     workspace: dict[str, Any] | None,
     blobs: BlobStore,
-    *,
-    whole: bool,
 ) -> Recorded:
-    if held is not None and not whole and held.depth < CHAIN and held.inline < CHAIN_BYTES:
-        return Recorded(
-            base=held.step,
-            depth=held.depth + 1,
-            data=await kept(data, blobs),
-            packs={str(number): place for number, place in packs.items()},
-            workspace=workspace,
-            **composed.described(),
-        )
-    return await whole_record(composed, blobs)
+    return Recorded(
+        base=held.step,
+        depth=held.depth + 1,
+        data=await kept(data, blobs),
+        packs={str(number): pieces[0][1:] for number, pieces in packs.items()},
+        workspace=workspace,
+        **composed.described(),
+    )
+
+
+async def _compact(composed: Composed, step: str, blobs: BlobStore) -> list[str]:
+    """Let go of what nothing refers to any more; where that cannot be done, everything stays where it is."""
+    used = composed.needed()
+    try:
+        composed.packs = await compacted(composed.packs, used, blobs)
+    except (PerdureError, OSError, MemoryError) as exc:
+        log.warning("checkpoint.not_compacted", step=step, reason=str(exc))
+        composed.packs = {number: composed.packs[number] for number in used}
+        return [f"what is stored of the session could not be put together: {str(exc) or 'no memory is left'}"]
+    return []
+
+
+def _live(composed: Composed) -> int:
+    return sum(end - start for spans in composed.needed().values() for start, end in spans)
 
 
 def _inline_size(record: Recorded) -> int:
     data = len(json.dumps(record.data)) if isinstance(record.data, dict) else 0
-    return data + sum(len(place) for place, _offset, _size in record.packs.values())
+    return data + sum(len(piece[1]) for pieces in record.pieces().values() for piece in pieces)
 
 
 def _in_use(folder: Path, guest: int) -> Collection[tuple[int, int]] | None:
@@ -168,22 +198,35 @@ def _in_use(folder: Path, guest: int) -> Collection[tuple[int, int]] | None:
 
 
 async def packed(composed: Composed, blobs: BlobStore) -> list[bytes]:
-    """Return a checkpoint as a guest is given it: length and JSON of what it holds, then the packs, each on a page."""
-    packs: dict[str, tuple[int, int]] = {}
+    """Return a checkpoint as a guest is given it: length and JSON of what it holds, then its bytes.
+
+    Of each pack only what something refers to, as pieces that lie on pages: [where it starts in the pack, where it is
+    here, its bytes].
+    """
+    used = composed.needed()
+    wanted = [(number, piece) for number, spans in used.items() for piece in cut(composed.packs[number], spans)]
+    packs: dict[str, list[tuple[int, int, int]]] = {str(number): [] for number in used}
     pieces: list[bytes] = []
-    at = 0
-    for number, (place, offset, size) in composed.needed().items():
-        whole = await fetch(place, blobs)
-        if len(whole) < offset + size:
-            msg = f"pack {number} of a checkpoint has {len(whole) - offset} of {size} bytes: the store is damaged"
+    at, last, content = 0, "", b""
+    for number, (start, place, offset, size) in sorted(wanted, key=_by_place):
+        if place != last:
+            last, content = place, await fetch(place, blobs)
+        if len(content) < offset + size:
+            msg = f"pack {number} of a checkpoint has {len(content) - offset} of {size} bytes: the store is damaged"
             raise CheckpointUnusable(msg)
-        piece = whole if (offset, size) == (0, len(whole)) else whole[offset : offset + size]
-        packs[str(number)] = at, size
-        pieces += piece, bytes(-size % _PAGE)
-        at += size + -size % _PAGE
+        piece = content if (offset, size) == (0, len(content)) else content[offset : offset + size]
+        packs[str(number)].append((start, at, size))
+        pieces += piece, bytes(-size % PAGE)
+        at += size + -size % PAGE
+    for held in packs.values():
+        held.sort()
     head = json.dumps({"manifest": composed.manifest(), "packs": packs}, separators=(",", ":")).encode()
     start = _LENGTH.size + len(head)
-    return [_LENGTH.pack(len(head)), head, bytes(-start % _PAGE), *pieces]
+    return [_LENGTH.pack(len(head)), head, bytes(-start % PAGE), *pieces]
+
+
+def _by_place(wanted: tuple[int, Piece]) -> tuple[str, int]:
+    return wanted[1][1], wanted[1][2]
 
 
 async def restore_workspace(
@@ -196,4 +239,5 @@ async def restore_workspace(
 
 def held_by(guest: Guest, step: str, record: Recorded, composed: Composed) -> None:
     """Note that a guest was restored from the checkpoint of a step: its next one adds to it."""
-    guest.held = Held(step, record.depth, _inline_size(record), composed)
+    live, stored = _live(composed), sum(piece[3] for pieces in composed.packs.values() for piece in pieces)
+    guest.held = Held(step, record.depth, _inline_size(record), live, max(0, stored - live), composed)

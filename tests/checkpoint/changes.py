@@ -75,7 +75,7 @@ def back(folder: Path) -> dict[str, str]:
         sent = pickle.loads((folder / f"{number}.sent").read_bytes())  # noqa: S301 - the other half made it
         for data, pack in sent:
             packs[data["generation"]] = memoryview(bytearray(pack))
-            composed.apply(data, {data["generation"]: ("", 0, len(pack))} if pack else {})
+            composed.apply(data, {data["generation"]: [(0, "", 0, len(pack))]} if pack else {})
         module = types.ModuleType("__main__")
         sys.modules["__main__"] = module
         try:

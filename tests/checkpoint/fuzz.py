@@ -51,6 +51,7 @@ class Different(AssertionError):
 
 def run(seed: int, steps: int, *, tier1: bool = False) -> int:  # noqa: PLR0915 - one loop, told in order
     """Run one program of so many steps; returns the bytes of its deltas. Raises Different."""
+    from perdure.engine import packs as host_packs
     from perdure.engine.checkpoints import Composed
 
     from .graph import draw
@@ -58,7 +59,11 @@ def run(seed: int, steps: int, *, tier1: bool = False) -> int:  # noqa: PLR0915 
 
     checkpoint = load_guest()
     touched = importlib.import_module("_perdure_guest.checkpoints.touched")
+    pack_of = importlib.import_module("_perdure_guest.checkpoints.packs").pack_of
     keeper: Any = importlib.import_module("_perdure_guest.checkpoints.keeper")
+    # To the byte, or small programs would lose nothing.
+    cuts = host_packs.PAGE, host_packs.GAP
+    host_packs.PAGE, host_packs.GAP = 1, 0
     looked_at, keeper.LOOKED_AT = keeper.LOOKED_AT, 0 if tier1 else keeper.LOOKED_AT
     main = sys.modules["__main__"]
     module = types.ModuleType("__main__")
@@ -83,10 +88,14 @@ def run(seed: int, steps: int, *, tier1: bool = False) -> int:  # noqa: PLR0915 
             size += len(pack) + len(json.dumps(data))
             if pack:
                 packs[data["generation"]] = bytearray(pack)
-            composed.apply(data, {data["generation"]: ("", 0, len(pack))} if pack else {})
+            composed.apply(data, {data["generation"]: [(0, "", 0, len(pack))]} if pack else {})
             back = types.ModuleType("__main__")
             # What a restore does to memory must not reach what the next one starts from.
-            memory = {number: memoryview(bytearray(content)) for number, content in packs.items()}
+            memory = {
+                number: pack_of([(at, memoryview(packs[number][at : at + size])) for at, _, _, size in pieces])
+                for number, pieces in composed.packs.items()
+                if number in packs
+            }
             sys.modules["__main__"] = back
             restored_by = checkpoint.Checkpoints(vars(back), protected=protected)
             restored_by.restore(json.loads(json.dumps(composed.manifest())), memory)
@@ -94,7 +103,10 @@ def run(seed: int, steps: int, *, tier1: bool = False) -> int:  # noqa: PLR0915 
             live, restored = draw(namespace), draw(vars(back))
             if live != restored:
                 raise Different(_difference(seed, history, live, restored))
-            for number in packs.keys() - composed.needed().keys():
+            # What nothing refers to is let go of, as a whole checkpoint does: nothing may come to refer to it again.
+            used = composed.needed()
+            composed.packs = {number: host_packs.cut(composed.packs[number], spans) for number, spans in used.items()}
+            for number in packs.keys() - used.keys():
                 del packs[number]
             if step % GO_ON == GO_ON - 1:
                 # What came back lives on: its next checkpoint adds to what it was restored from.
@@ -105,6 +117,7 @@ def run(seed: int, steps: int, *, tier1: bool = False) -> int:  # noqa: PLR0915 
     finally:
         sys.modules["__main__"] = main
         keeper.LOOKED_AT = looked_at
+        host_packs.PAGE, host_packs.GAP = cuts
         sys.monitoring.free_tool_id(watcher.tool)
     return size
 

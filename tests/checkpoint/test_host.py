@@ -95,7 +95,7 @@ HOSTILE = {
 def test_what_a_guest_says_is_checked(what: str) -> None:
     composed = Composed()
     with pytest.raises(ValueError, match=r"\w"):
-        composed.apply(HOSTILE[what], {1: ("", 0, 10)})
+        composed.apply(HOSTILE[what], {1: [(0, "", 0, 10)]})
     assert composed == Composed()
-    composed.apply(delta(), {1: ("", 0, 10)})
+    composed.apply(delta(), {1: [(0, "", 0, 10)]})
     assert composed.generation == 1

@@ -118,7 +118,7 @@ class Chain:
             self._composed = Composed()
         if RESEED:
             data.setdefault("runtime", {})["entropy"] = {"seed": 42, "position": 0, "kernel": 0, "seeded": False}
-        self._composed.apply(data, {data["generation"]: (inline(pack), 0, len(pack))} if pack else {})
+        self._composed.apply(data, {data["generation"]: [(0, inline(pack), 0, len(pack))]} if pack else {})
 
     def content(self) -> bytes:
         """Return what a guest is restored from."""

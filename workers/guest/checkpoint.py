@@ -32,6 +32,7 @@ from .checkpoints.restoring import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from .checkpoints.packs import Pack
     from .checkpoints.pages import Pages
     from .checkpoints.touched import Touched
 
@@ -114,7 +115,7 @@ class Checkpoints:
         """Know of no checkpoint any more: the next one is whole."""
         self._keeper = self._new_keeper()
 
-    def restore(self, manifest: Mapping[str, Any], packs: Mapping[int, memoryview]) -> Loaded:
+    def restore(self, manifest: Mapping[str, Any], packs: Mapping[int, Pack]) -> Loaded:
         """Make the namespace what a checkpoint holds, in place; the next one says what changed since.
 
         Names that are neither in the checkpoint nor protected are removed. Give writable memory and arrays will use it

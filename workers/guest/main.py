@@ -22,6 +22,7 @@ from .calls import Calls
 from .carried import Carried
 from .channel import Channel
 from .checkpoints import ambient, lost
+from .checkpoints.packs import pack_of
 from .checkpoints.pages import Pages
 from .checkpoints.touched import Watcher
 from .display import Displays
@@ -301,8 +302,8 @@ class Guest:
         content = json.loads(bytes(memory[_LENGTH.size : start]))
         start += -start % _PAGE
         packs = {
-            int(number): memory[start + offset : start + offset + length]
-            for number, (offset, length) in content["packs"].items()
+            int(number): pack_of([(at, memory[start + offset : start + offset + size]) for at, offset, size in pieces])
+            for number, pieces in content["packs"].items()
         }
         manifest = content["manifest"]
         self.carried.before_load(manifest["runtime"])

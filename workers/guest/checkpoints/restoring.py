@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from . import ambient, atoms, rebuild, report, sources
 from .keeper import AMBIENT, FORMAT, unescaped
 from .lost import Lost, describe, place
+from .packs import holds
 from .pieces import Record, cut
 from .storage import Storage
 from .stream import Reader
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from .hooks import Watch
+    from .packs import Pack
 
 __all__ = ["CheckpointDamaged", "CheckpointError", "CheckpointTooNew", "CheckpointTooOld", "Loaded", "Restoration"]
 
@@ -74,7 +76,7 @@ class Restoration:
     def __init__(
         self,
         manifest: Mapping[str, Any],
-        packs: Mapping[int, memoryview],
+        packs: Mapping[int, Pack],
         namespace: dict[str, Any],
         protected: frozenset[str],
         live: Mapping[str, object],
@@ -107,7 +109,7 @@ class Restoration:
         lists += [extents for data in self._data.values() for _size, _readonly, extents in data.get("buffers", ())]
         lists += self._manifest["texts"].values()
         for pack, offset, length, *_times in (extent for extents in lists for extent in extents):
-            if pack not in self._packs or not 0 <= offset <= offset + length <= len(self._packs[pack]):
+            if pack not in self._packs or not (length >= 0 and holds(self._packs[pack], offset, length)):
                 message = f"a checkpoint refers to bytes {offset} to {offset + length} of part {pack}, which it has not"
                 raise CheckpointDamaged(message)
 

@@ -179,6 +179,9 @@ class WorkerSettings(_Settings):
     kept_guests: Annotated[int, Field(ge=0)] = 16
     #: Memory that kept guests may hold together; 0 is a quarter of the machine's, so that work goes first.
     kept_bytes: Annotated[int, Field(ge=0)] = 0
+    #: Guests kept waiting for a session, of each kind of session (interpreter, isolation, tenant): a new one starts in
+    #: milliseconds then. Each costs a few MB; a burst larger than this waits for forks.
+    ready_guests: Annotated[int, Field(ge=0)] = 4
     #: From the order to stop until running code is stopped (s): what is about to end may end. What is stopped goes on
     #: with the next worker, from what is recorded.
     drain_seconds: Annotated[float, Field(ge=0)] = 5.0

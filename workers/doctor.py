@@ -14,7 +14,7 @@ from perdure.engine.settings import SessionSettings
 
 from .confine import probe
 from .confine.probe import Finding, Findings
-from .guests import Guest, GuestFailed, WorkspaceLock
+from .guests import GuestFailed, WorkspaceLock
 from .launching import guest_config
 from .zygote import ZygoteFailed, ZygoteGone
 from .zygotes import Kind, Source, Zygotes
@@ -68,7 +68,8 @@ async def _start(source: Source, root: Path, workspace: Path) -> float:
     lock = await WorkspaceLock.take(root / "doctor.lock")
     try:
         began = time.perf_counter()
-        guest = await Guest.start(config, lock, source.zygote)
+        guest = await source.guest()
+        await guest.begin(config, lock)
         took = time.perf_counter() - began
     finally:
         lock.release()

@@ -21,7 +21,7 @@ from .guest.ends import NOTE_AT, own_signal
 from .identity import identity_of
 from .link import Link, LinkClosed
 from .messages import ProtocolViolation, Ready
-from .zygote import STATUS_TIMEOUT, UNKNOWN
+from .zygote import STATUS_TIMEOUT, UNKNOWN, ZygoteGone
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,6 +83,8 @@ class Death:
             with contextlib.suppress(ValueError):
                 return f"killed by {signal.Signals(self.signal).name}"
             return f"killed by signal {self.signal}"
+        if self.code is None:
+            return "ended, and nobody could say how"
         return f"exited with code {self.code}"
 
 
@@ -154,6 +156,9 @@ class Guest:
     pidfd: int = -1
     #: The file of its workspace's lock, in which it notes the signals that it sends itself.
     _lock: Path | None = None
+    #: Until it has a session: what it prints, to say why it did not start, and our end of its channel.
+    words: int = -1
+    handover: socket.socket | None = None
     _reason: str = ""
     _limit: str = ""
     _how: tuple[int | None, int | None] | None = None
@@ -162,12 +167,15 @@ class Guest:
         self.pidfd = self.process.pidfd
 
     @classmethod
-    async def start(cls, config: dict[str, Any], lock: WorkspaceLock, zygote: Zygote) -> Guest:
-        """Have a guest forked and wait until it is confined and ready. Raises GuestFailed, ZygoteGone."""
+    async def fork(cls, zygote: Zygote) -> Guest:
+        """Have a guest forked that waits for a session: confined as its zygote is, with nothing to run yet.
+
+        Raises ZygoteGone.
+        """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         words = os.memfd_create("guest", os.MFD_CLOEXEC)
         try:
-            forked = await zygote.fork(theirs.fileno(), lock.fd, words)
+            forked = await zygote.fork(theirs.fileno(), words)
         except BaseException:
             ours.close()
             os.close(words)
@@ -175,37 +183,72 @@ class Guest:
         finally:
             theirs.close()
         loop = asyncio.get_running_loop()
-        guest = cls(config["session"], forked, await Link.over(ours), loop.create_future())
-        lock.held_by(guest.pid)
-        guest._lock = lock.path
+        try:
+            link = await Link.over(ours)
+        except BaseException:
+            signal.pidfd_send_signal(forked.pidfd, signal.SIGKILL)
+            for descriptor in (forked.pidfd, words):
+                os.close(descriptor)
+            ours.close()
+            raise
+        guest = cls("", forked, link, loop.create_future(), words=words, handover=ours)
         forked.ended.add_done_callback(guest._ended)
         loop.add_reader(guest.pidfd, guest._gone)
+        return guest
+
+    async def begin(self, config: dict[str, Any], lock: WorkspaceLock) -> None:
+        """Give it a session and wait until it is confined to that. Raises GuestFailed, ZygoteGone; it is dead then."""
+        self.session = config["session"]
+        lock.held_by(self.pid)
+        self._lock = lock.path
+        handover, self.handover = self.handover, None
+        try:
+            assert handover is not None  # noqa: S101 - it begins once
+            socket.send_fds(handover, [b"L"], [lock.fd])
+        except OSError as exc:
+            await self.kill("it ended while it waited for a session")
+            self._forget_words()
+            raise ZygoteGone("a guest that was kept ready has ended") from exc
         try:
             async with asyncio.timeout(START_TIMEOUT):
-                await guest.link.send({"t": "start", "config": config})
-                ready = await guest.link.receive()
+                await self.link.send({"t": "start", "config": config})
+                ready = await self.link.receive()
         except (LinkClosed, ProtocolViolation, TimeoutError) as exc:
             if isinstance(exc, LinkClosed):
-                await asyncio.wait({guest.died}, timeout=KILL_TIMEOUT)
-            death = await guest.kill("it did not become ready")
+                await asyncio.wait({self.died}, timeout=KILL_TIMEOUT)
+            death = await self.kill("it did not become ready")
             if not (death.own or death.reason):
                 raise GuestDied(death) from exc  # Somebody's SIGKILL: the next one may start.
-            printed = os.pread(words, STDERR_KEPT, max(0, os.fstat(words).st_size - STDERR_KEPT))
-            msg = (
-                f"a guest did not start ({str(exc) or 'no answer in time'}): {printed.decode(errors='replace').strip()}"
-            )
+            msg = f"a guest did not start ({str(exc) or 'no answer in time'}): {self._printed()}"
             raise GuestFailed(msg) from exc
         except BaseException:
-            await guest.kill("its start was given up")
+            await self.kill("its start was given up")
             raise
         finally:
-            os.close(words)
+            self._forget_words()
         if not isinstance(ready, Ready):
-            await guest.kill("it spoke before it was ready")
+            await self.kill("it spoke before it was ready")
             msg = f"a guest began with a message of type {ready.t}"
             raise GuestFailed(msg)
-        guest.isolation, guest.python = ready.isolation, ready.python
+        self.isolation, self.python = ready.isolation, ready.python
+
+    @classmethod
+    async def start(cls, config: dict[str, Any], lock: WorkspaceLock, zygote: Zygote) -> Guest:
+        """Fork a guest for a session that is there. Raises GuestFailed, ZygoteGone."""
+        guest = await cls.fork(zygote)
+        await guest.begin(config, lock)
         return guest
+
+    def _printed(self) -> str:
+        if self.words < 0:
+            return ""
+        size = os.fstat(self.words).st_size
+        return os.pread(self.words, STDERR_KEPT, max(0, size - STDERR_KEPT)).decode(errors="replace").strip()
+
+    def _forget_words(self) -> None:
+        if self.words >= 0:
+            os.close(self.words)
+            self.words = -1
 
     @property
     def pid(self) -> int:
@@ -244,6 +287,8 @@ class Guest:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
         self.link.close()
+        if not self.session:
+            self._forget_words()
 
     def _die(self, number: int | None, code: int | None) -> None:
         if number == signal.SIGXCPU and not self._reason:

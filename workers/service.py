@@ -126,7 +126,8 @@ class Services:
         async def begin(source: Source) -> Guest:
             must_have(source, isolation)
             config = guest_config(settings, job.id.session, workspace, self.describe(job.grants), source)
-            guest = await Guest.start(config, lock, source.zygote)
+            guest = await source.guest()
+            await guest.begin(config, lock)
             guest.layers, guest.missing = source.layers, source.missing
             self.watchdog.watch(guest, settings.limits, workspace)
             return guest
@@ -166,8 +167,9 @@ class Worker:
         self._leases = LeaseKeeper(substrate.pid, self._settings.lease_seconds, self._settings.lease_margin_seconds)
         self._pool = Pool(self._settings.kept_guests, self._settings.kept_bytes or _quarter_of_memory())
         folder = substrate.folder
-        self._zygotes = Zygotes(folder.root, folder.workspaces, self._settings.preload)
-        self._watchdog = Watchdog(self._pool.relieve)
+        ready = self._settings.ready_guests
+        self._zygotes = Zygotes(folder.root, folder.workspaces, self._settings.preload, ready=ready)
+        self._watchdog = Watchdog(self._relieve)
         self._services = Services(
             substrate,
             registry,
@@ -200,6 +202,11 @@ class Worker:
             await self._zygotes.close()
             await asyncio.gather(self._warm, return_exceptions=True)
             raise
+
+    async def _relieve(self) -> None:
+        """The machine is short of memory: give up what costs least to have again."""
+        if not await self._zygotes.relieve():
+            await self._pool.relieve()
 
     async def _warm_up(self) -> None:
         """Start the zygote that most sessions need; who needs it hears what is wrong with it."""

@@ -74,6 +74,8 @@ class Plan:
     preload: tuple[str, ...] = ()
     bwrap: Path | None = None
     own_processes: bool = False
+    #: What every guest may read; what else its own policy says, it is told with its session.
+    readable: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +173,7 @@ class Zygote:
         """How many of its guests live or are being born."""
         return len(self._guests) + len(self._asked)
 
-    async def fork(self, channel: int, lock: int, words: int) -> Forked:
+    async def fork(self, channel: int, words: int) -> Forked:
         """Have a guest forked that is given these descriptors. Raises ZygoteGone."""
         async with self._slots:
             if not self.alive:
@@ -182,7 +184,7 @@ class Zygote:
             self._asked[number] = asked
             try:
                 message = json.dumps({"t": "fork", "id": number}).encode()
-                socket.send_fds(self.control, [message], [channel, lock, words])
+                socket.send_fds(self.control, [message], [channel, words])
                 async with asyncio.timeout(FORK_TIMEOUT):
                     return await asked
             except asyncio.CancelledError:
@@ -334,6 +336,7 @@ def _order(plan: Plan) -> tuple[bytes, list[str]]:
         "preload": list(plan.preload),
         "namespaces": plan.bwrap is not None,
         "own_processes": plan.own_processes,
+        "readable": list(map(str, plan.readable)),
     }
     return json.dumps(order).encode(), command
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections import OrderedDict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -22,10 +23,11 @@ from .confine.errors import InterpreterUnusable, SandboxUnavailable
 from .confine.interpreter import inspect_interpreter
 from .confine.policy import IsolationLevel, Namespaces, readable_paths, strict_policy, unconfined_policy, zygote_policy
 from .guest import launch
+from .ready import Ready
 from .zygote import START_TIMEOUT, Plan, Zygote, ZygoteFailed, ZygoteGone
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
     from pathlib import Path
 
     from .confine.policy import Limits, Policy, Readable
@@ -40,6 +42,9 @@ NAMESPACES_TIMEOUT = 15.0
 #: Guests of one zygote share the layout of its memory, which one that was broken into may give away: no more than this
 #: many of them, and none born later than this (s).
 FORKS, AGE = 1000, 3600.0
+#: Zygotes kept, and those of them that keep guests ready: a machine with a thousand tenants has memory for those who
+#: are there, and not for a zygote of 15 MB and its guests for everyone who ever was.
+KEPT, WITH_READY = 32, 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,7 @@ class Source:
     zygote: Zygote
     kind: Kind
     readable: Readable | None
+    ready: Ready
     missing: tuple[str, ...] = ()
 
     @property
@@ -70,6 +76,10 @@ class Source:
         apart = ("namespaces",) if self.zygote.plan.bwrap is not None else ()
         own = ("own-processes",) if self.zygote.own_processes else ()
         return ("seccomp", landlock, *apart, *own)
+
+    async def guest(self) -> Guest:
+        """Return a guest that has no session yet. Raises ZygoteGone."""
+        return await self.ready.take()
 
     def policy(self, workspace: Path, limits: Limits) -> Policy:
         """The policy of one of its guests."""
@@ -87,14 +97,20 @@ class Zygotes:
         workspaces: Path,
         preload: tuple[str, ...] = (),
         also_readable: tuple[Path, ...] = (),
+        ready: int = 0,
     ) -> None:
-        """Guests may read ``also_readable`` beside their interpreter, and work in folders of ``workspaces``."""
+        """Guests may read ``also_readable`` beside their interpreter, and work in folders of ``workspaces``.
+
+        Each zygote keeps up to ``ready`` of them waiting.
+        """
         self._state = state
         self._workspaces = workspaces
         self._preload = preload
         self._also_readable = also_readable
+        self._ready = ready
         self._readable: dict[Path, asyncio.Task[Readable]] = {}
-        self._current: dict[Kind, asyncio.Task[Source]] = {}
+        self._current: OrderedDict[Kind, asyncio.Task[Source]] = OrderedDict()
+        self._ending: set[asyncio.Task[int]] = set()
         self._retired: set[Zygote] = set()
         self._closed = False
         #: Packages that could not be preloaded, and why, by interpreter.
@@ -111,7 +127,32 @@ class Zygotes:
             task = None
         if task is None:
             task = self._current[kind] = asyncio.create_task(self._start(kind))
+        self._current.move_to_end(kind)
+        self._make_room()
         return await asyncio.shield(task)
+
+    def _make_room(self) -> None:
+        """Give up what those keep who have not been here for longest."""
+        kinds = list(self._current)
+        for kind in kinds[:-WITH_READY]:
+            source = _of(self._current[kind])
+            if source is not None and len(source.ready):
+                self._end(source.ready.drop("its tenant has not been here for long"))
+        for kind in kinds[:-KEPT]:
+            source = _of(self._current[kind])
+            if source is not None:
+                del self._current[kind]
+                self._retire(source)
+
+    async def relieve(self) -> int:
+        """End the guests that wait for a session: the machine is short of memory. Returns how many there were."""
+        sources = [source for task in self._current.values() if (source := _of(task)) is not None]
+        return sum(await asyncio.gather(*(each.ready.drop("the machine is short of memory") for each in sources)))
+
+    def _end(self, ending: Coroutine[None, None, int]) -> None:
+        task = asyncio.create_task(ending)
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
 
     async def start(self, kind: Kind, begin: Callable[[Source], Awaitable[Guest]]) -> Guest:
         """Have a guest started by ``begin``, from another zygote if the first one ends meanwhile."""
@@ -122,18 +163,21 @@ class Zygotes:
             return await begin(await self.get(kind))
 
     def _spent(self, task: asyncio.Task[Source]) -> bool:
-        if task.cancelled() or task.exception() is not None:
+        source = _of(task)
+        if source is None:
             return True
-        zygote = task.result().zygote
+        zygote = source.zygote
         if not zygote.alive:
             return True
         if zygote.forks < FORKS and asyncio.get_running_loop().time() - zygote.born < AGE:
             return False
-        self._retire(zygote)
+        self._retire(source)
         return True
 
-    def _retire(self, zygote: Zygote) -> None:
+    def _retire(self, source: Source) -> None:
         """Let a zygote end when its last guest has."""
+        zygote = source.zygote
+        self._end(source.ready.close())
         self._retired.add(zygote)
         zygote.retire(lambda: self._retired.discard(zygote))
 
@@ -158,15 +202,22 @@ class Zygotes:
     async def _start(self, kind: Kind) -> Source:
         if kind.level is IsolationLevel.PROCESS:
             zygote = await self._preloaded(Plan(str(kind.python), unconfined_policy()))
-            return Source(zygote, kind, None)
+            return self._source(zygote, kind, None)
         readable = await self.readable(kind.python)
         policy = zygote_policy(readable, self._workspaces)
-        plain = Plan(str(kind.python), policy, own_processes=kind.namespaces is not Namespaces.OFF)
+        plain = Plan(
+            str(kind.python), policy, own_processes=kind.namespaces is not Namespaces.OFF, readable=readable.granted
+        )
         missing: list[str] = []
         zygote = await self._in_namespaces(plain, kind.namespaces, missing) or await self._core(plain)
         if plain.own_processes and not zygote.own_processes:
             missing.append(f"own-processes: {zygote.why_not}")
-        return Source(zygote, kind, readable, tuple(missing))
+        return self._source(zygote, kind, readable, tuple(missing))
+
+    def _source(self, zygote: Zygote, kind: Kind, readable: Readable | None, missing: tuple[str, ...] = ()) -> Source:
+        source = Source(zygote, kind, readable, Ready(zygote, self._ready), missing)
+        source.ready.fill()
+        return source
 
     async def _in_namespaces(self, plain: Plan, wanted: Namespaces, missing: list[str]) -> Zygote | None:
         """Start a zygote in namespaces; None where they are not wanted, or missing and not insisted on."""
@@ -230,8 +281,15 @@ class Zygotes:
         found = await asyncio.gather(*tasks, return_exceptions=True)
         # A thread cannot be cancelled: the interpreter that it asks would outlive the worker.
         await asyncio.gather(*self._readable.values(), return_exceptions=True)
-        zygotes = {each.zygote for each in found if isinstance(each, Source)} | self._retired
+        sources = [each for each in found if isinstance(each, Source)]
+        await asyncio.gather(*(source.ready.close() for source in sources), *self._ending, return_exceptions=True)
+        zygotes = {source.zygote for source in sources} | self._retired
         await asyncio.gather(*(zygote.kill() for zygote in zygotes))
+
+
+def _of(task: asyncio.Task[Source]) -> Source | None:
+    """What is there already; None while it is being started, or if it cannot be."""
+    return task.result() if task.done() and not task.cancelled() and task.exception() is None else None
 
 
 def _unavailable(failed: ZygoteFailed) -> SandboxUnavailable:

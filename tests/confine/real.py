@@ -75,7 +75,9 @@ class Place:
         lock = await WorkspaceLock.take(self.root / f"{name}.lock")
 
         async def begin(source: Source) -> Guest:
-            return await Guest.start(guest_config(settings, name, workspace, [], source), lock, source.zygote)
+            guest = await source.guest()
+            await guest.begin(guest_config(settings, name, workspace, [], source), lock)
+            return guest
 
         try:
             guest = await self.zygotes.start(kind, begin)

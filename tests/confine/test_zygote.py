@@ -115,7 +115,7 @@ async def test_guests_end_with_their_zygote_and_the_next_comes_from_another(plac
     assert (await busy).death == "killed by SIGKILL"
     assert not is_alive(guest.pid)
     with pytest.raises(ZygoteGone):
-        await source.zygote.fork(0, 0, 0)
+        await source.zygote.fork(0, 0)
     assert (await run(await place.start(KINDS[level]), "print('[1]')")).said() == [[1]]
     assert (await place.zygotes.get(KINDS[level])).zygote is not source.zygote
 

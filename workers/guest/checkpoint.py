@@ -81,6 +81,11 @@ class Checkpoints:
         self._pages = pages
         self._keeper = self._new_keeper()
 
+    def watch(self, pages: Pages | None) -> None:
+        """Have writes to large buffers told by these pages, before the first checkpoint."""
+        self._pages = pages
+        self._keeper = self._new_keeper()
+
     @property
     def generation(self) -> int:
         """The number of the last checkpoint; 0 before the first."""

@@ -3,12 +3,13 @@
 Laws: deny by default, so what the policy does not grant is refused; nothing is silent, so a layer that cannot be put
 on ends the guest and the report names the ones that were; what confines is checked by trying, not by asking.
 
-A zygote confines itself with ``apply_to_zygote``, and each guest forked from it narrows that with ``apply``.
+A zygote confines itself with ``apply_to_zygote``; a guest forked from it does all that needs no session in
+``Ground.prepare``, waits, and narrows the rest with ``apply`` once it has one.
 """
 
 from __future__ import annotations
 
-__all__ = ["REFUSED_EXIT", "WIRE_VERSION", "Beneath", "ConfinementFailed", "apply", "apply_to_zygote"]
+__all__ = ["REFUSED_EXIT", "WIRE_VERSION", "Beneath", "ConfinementFailed", "Ground", "apply", "apply_to_zygote"]
 
 import errno as errors
 import os
@@ -49,34 +50,65 @@ class Beneath(NamedTuple):
     """What a guest has from its zygote: whom it must die with, and what was openable before the zygote's own layer.
 
     ``own_processes``: it is the first process of a namespace of its own, where its parent has no number.
+    ``readable`` is what every guest of it may read; None where nothing is refused.
     """
 
     parent: int
     controls: tuple[str, ...] = ()
     own_processes: bool = False
+    readable: tuple[str, ...] | None = None
 
 
-def apply(policy: Mapping[str, Any], *, keep: Iterable[int] = (), beneath: Beneath | None = None) -> dict[str, Any]:
+class Ground(NamedTuple):
+    """What is done of a guest's confinement before it has a session: it waits with that, and all of its zygote's."""
+
+    beneath: Beneath
+    parent: int
+    bounding_empty: bool = False
+    abi: int = 0
+    ruleset: confine_landlock.Ruleset | None = None
+    packed: bytes = b""
+
+    @classmethod
+    def prepare(cls, beneath: Beneath, keep: Iterable[int]) -> Ground:
+        """Do it; every descriptor but those of ``keep`` is closed. Raises ConfinementFailed."""
+        parent = 0 if beneath.own_processes else beneath.parent
+        _own_session()
+        _close_others(set(keep))
+        _follow_parent(parent)
+        if beneath.readable is None:
+            return cls(beneath, parent)
+        _one_thread()
+        abi = min(confine_landlock.kernel_abi(), confine_landlock.KNOWN_ABI)
+        bounding_empty = _drop_rights()
+        # Before the rules: what may be read of /proc is this process's own part, which has a name only now.
+        ruleset = confine_landlock.Ruleset(abi, beneath.readable)
+        wanted = confine_seccomp.Filter(confine_kernel.machine(), os.getpid(), abi, fork=beneath.own_processes)
+        return cls(beneath, parent, bounding_empty, abi, ruleset, confine_seccomp.assembled(wanted))
+
+
+def apply(policy: Mapping[str, Any], *, keep: Iterable[int] = (), ground: Ground | None = None) -> dict[str, Any]:
     """Put on every layer of the policy's level and return which; nothing can take them off again.
 
     `policy` is what `Policy.to_wire` made. `keep` names descriptors the guest opened for itself, kept beside the
-    policy's own; every other one is closed. `beneath` is given to a guest that was forked from a zygote. The process
-    must have one thread. Raises ConfinementFailed, after which the process must exit with REFUSED_EXIT.
+    policy's own; every other one is closed. `ground` is what a guest that was forked from a zygote has done already.
+    The process must have one thread. Raises ConfinementFailed, after which the process must exit with REFUSED_EXIT.
     """
     level = _level(policy)
-    parent = policy["parent"] if beneath is None else 0 if beneath.own_processes else beneath.parent
+    parent = policy["parent"] if ground is None else ground.parent
     layers = ["session", "descriptors", "limits"]
     _own_session()
-    closed = _close_others({*policy["keep_fds"], *keep})
+    ruleset = ground.ruleset if ground is not None else None
+    closed = _close_others({*policy["keep_fds"], *keep, *([ruleset.fd] if ruleset is not None else ())})
     if _ON_LINUX:
         _follow_parent(parent)
         layers.append("parent")
     _set_limits(policy["limits"])
     report: dict[str, Any] = {"level": level, "layers": layers, "closed": closed, "uid": os.getuid()}
     if level == "strict":
-        report.update(_confine(policy, beneath))
+        report.update(_confine(policy, ground))
         layers += ["capabilities", "no_new_privs", "landlock", "seccomp", "canary"]
-    if beneath is not None and beneath.own_processes:
+    if ground is not None and ground.beneath.own_processes:
         layers.append("own_processes")
     _still_following(parent)
     return report
@@ -119,20 +151,22 @@ def _level(policy: Mapping[str, Any]) -> str:
     return str(level)
 
 
-def _confine(policy: Mapping[str, Any], beneath: Beneath | None) -> dict[str, Any]:
+def _confine(policy: Mapping[str, Any], ground: Ground | None) -> dict[str, Any]:
     machine = confine_kernel.machine()
     _one_thread()
     folders = policy["read_write_folders"]
-    if beneath is None:
-        forbidden, beside = _controls(policy), []
-    else:
-        forbidden, beside = list(beneath.controls), _beside(folders)
-    abi = min(confine_landlock.kernel_abi(), confine_landlock.KNOWN_ABI)
-    bounding_empty = _drop_rights()
-    absent = confine_landlock.restrict(abi, policy["read_only"], policy["read_write"])
     may_fork = bool(policy["may_fork"])
-    wanted = confine_seccomp.Filter(machine, os.getpid(), abi, fork=may_fork)
-    packed = confine_seccomp.assembled(wanted)
+    if ground is None:
+        forbidden, beside = _controls(policy), []
+        abi, bounding_empty = min(confine_landlock.kernel_abi(), confine_landlock.KNOWN_ABI), _drop_rights()
+        packed = confine_seccomp.assembled(confine_seccomp.Filter(machine, os.getpid(), abi, fork=may_fork))
+    else:
+        forbidden, beside = list(ground.beneath.controls), _beside(folders)
+        abi, bounding_empty, packed = ground.abi, ground.bounding_empty, ground.packed
+        if ground.ruleset is None or may_fork != ground.beneath.own_processes:
+            raise ConfinementFailed("policy", errors.EINVAL, "it is not for guests of this zygote")
+    prepared = ground.ruleset if ground is not None else None
+    absent = confine_landlock.restrict(abi, policy["read_only"], policy["read_write"], prepared)
     confine_seccomp.put_on(packed)
     confine_semaphores.install()
     tried = confine_canary.check(forbidden, folders, beside, may_fork=may_fork)

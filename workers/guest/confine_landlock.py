@@ -5,20 +5,21 @@ What the kernel cannot name yet (an older ABI) is left to the system-call filter
 
 from __future__ import annotations
 
-__all__ = ["KNOWN_ABI", "kernel_abi", "restrict"]
+__all__ = ["KNOWN_ABI", "Ruleset", "kernel_abi", "restrict"]
 
 import ctypes
 import errno as errors
 import os
 import stat
 import struct
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from . import confine_kernel
 from .confine_kernel import ConfinementFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 # One number on every architecture: all three calls came after the tables were unified.
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
@@ -65,29 +66,65 @@ def handled_rights(abi: int) -> int:
     return _BASE_RIGHTS | sum(right for since, right in _RIGHTS_SINCE.items() if abi >= since)
 
 
-def restrict(abi: int, read_only: Sequence[str], read_write: Sequence[str]) -> list[str]:
+class Ruleset:
+    """Rules that are being put together; none is in force before ``put_on``."""
+
+    def __init__(self, abi: int, read_only: Sequence[str]) -> None:
+        """Begin with what may be read. Raises ConfinementFailed."""
+        self.read_only = tuple(read_only)
+        self._abi = abi
+        self._rights = handled_rights(abi)
+        network = _TCP_RIGHTS if abi >= _TCP_SINCE else 0
+        scopes = _SCOPES if abi >= _SCOPES_SINCE else 0
+        attributes = struct.pack("=QQQ", self._rights, network, scopes)
+        with self._failing():
+            self.fd = confine_kernel.syscall(_CREATE_RULESET, ctypes.c_char_p(attributes), len(attributes), 0)
+        #: The paths that were not there.
+        self.absent = [path for path in read_only if not self._grant(path, _READ)]
+
+    def put_on(self, read_write: Sequence[str]) -> None:
+        """Add what may be written, and confine this thread for good. Raises ConfinementFailed."""
+        try:
+            for path in read_write:
+                if not self._grant(path, _WRITE):
+                    raise ConfinementFailed("landlock", errors.ENOENT, f"no such folder to write in: {path}")
+            with self._failing():
+                confine_kernel.syscall(_RESTRICT_SELF, self.fd, 0)
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Give the rules up, or this process's hold on those in force."""
+        os.close(self.fd)
+
+    def _grant(self, path: str, rights: int) -> bool:
+        with self._failing():
+            return _grant(self.fd, path, rights & self._rights)
+
+    @contextmanager
+    def _failing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as problem:
+            code = problem.errno or 0
+            raise ConfinementFailed("landlock", code, f"{problem.strerror} at ABI {self._abi}") from problem
+
+
+def restrict(
+    abi: int, read_only: Sequence[str], read_write: Sequence[str], prepared: Ruleset | None = None
+) -> list[str]:
     """Confine this thread for good, and return the read-only paths that were not there.
 
-    A missing read-write path is a failure; no_new_privs must be set. Raises ConfinementFailed.
+    ``prepared`` is used if it grants the same to read. A missing read-write path is a failure; no_new_privs must be
+    set. Raises ConfinementFailed.
     """
-    rights = handled_rights(abi)
-    network = _TCP_RIGHTS if abi >= _TCP_SINCE else 0
-    scopes = _SCOPES if abi >= _SCOPES_SINCE else 0
-    attributes = struct.pack("=QQQ", rights, network, scopes)
-    ruleset = -1
-    try:
-        ruleset = confine_kernel.syscall(_CREATE_RULESET, ctypes.c_char_p(attributes), len(attributes), 0)
-        absent = [path for path in read_only if not _grant(ruleset, path, _READ & rights)]
-        for path in read_write:
-            if not _grant(ruleset, path, _WRITE & rights):
-                raise ConfinementFailed("landlock", errors.ENOENT, f"no such folder to write in: {path}")
-        confine_kernel.syscall(_RESTRICT_SELF, ruleset, 0)
-    except OSError as problem:
-        raise ConfinementFailed("landlock", problem.errno or 0, f"{problem.strerror} at ABI {abi}") from problem
-    finally:
-        if ruleset >= 0:
-            os.close(ruleset)
-    return absent
+    ruleset = prepared
+    if ruleset is None or ruleset.read_only != tuple(read_only):
+        if ruleset is not None:
+            ruleset.close()
+        ruleset = Ruleset(abi, read_only)
+    ruleset.put_on(read_write)
+    return ruleset.absent
 
 
 def _grant(ruleset: int, path: str, rights: int) -> bool:

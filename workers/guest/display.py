@@ -43,6 +43,10 @@ class Displays:
         self.cut = 0
         self.problems: list[str] = []
 
+    def limit(self, repr_limits: tuple[int, float], budget: int) -> None:
+        """Take other bounds: those of the session."""
+        self._repr_limits, self._budget = repr_limits, budget
+
     def begin(self) -> None:
         """Start counting for an execution."""
         self._left = self._budget

@@ -54,8 +54,9 @@ class Outcome:
 class Executor:
     """The session's loop, its context, and the submission that runs now."""
 
+    loop: GuestLoop
+
     def __init__(self, namespace: Namespace) -> None:
-        self.loop = GuestLoop()
         self.context = contextvars.copy_context()
         self.cache = Cache()
         #: Future statements that hold from one execution to the next.
@@ -72,8 +73,12 @@ class Executor:
         self._trace: Any = None
         self._profile: Any = None
         self._code: CodeType | None = None
-        signal.signal(signal.SIGUSR1, self._cancel)
         self._supply_loop()
+
+    def open(self) -> None:
+        """Make the loop, whose descriptors no other process may share, and listen for a cancel."""
+        self.loop = GuestLoop()
+        signal.signal(signal.SIGUSR1, self._cancel)
 
     def run(self, source: str, filename: str, start: int = 0) -> Outcome:
         """Run a submission from statement ``start`` to its end; raises nothing of what it raises."""

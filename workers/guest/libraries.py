@@ -32,9 +32,10 @@ _OWN = frozenset(
 class Libraries:
     """What modules held when they were first seen, and what the code assigns."""
 
-    def __init__(self, sources: Sources, workspace: str) -> None:
+    def __init__(self, sources: Sources) -> None:
         self._sources = sources
-        self._workspace = workspace
+        #: The session's folder: modules in it are its own.
+        self.workspace = ""
         self._count = 0
         self._seen: dict[str, tuple[types.ModuleType, dict[str, Any]]] = {}
         self._inside: dict[str, Any] = {}
@@ -91,7 +92,7 @@ class Libraries:
     def _is_own(self, module: types.ModuleType) -> bool:
         """Whether a module is a file of the workspace: whatever changes in it, the code changed."""
         file = getattr(module, "__file__", None)
-        return isinstance(file, str) and file.startswith(self._workspace + "/")
+        return isinstance(file, str) and file.startswith(self.workspace + "/")
 
     def _classes(self, assigned: _Assigned) -> Iterator[str]:
         """Yield attributes that code gave to classes of libraries: ``DataFrame.top = function``."""

@@ -12,15 +12,17 @@ import faulthandler
 import gc
 import json
 import os
+import signal
+import socket
 import struct
 import sys
 import tempfile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from . import checkpoint, ends, entropy, finish, loop, unraisable
+from . import checkpoint, confine, ends, entropy, finish, loop, unraisable
 from .calls import Calls
 from .carried import Carried
-from .channel import Channel
+from .channel import EXIT_CHANNEL, Channel
 from .checkpoints import ambient, lost
 from .checkpoints.packs import pack_of
 from .checkpoints.pages import Pages
@@ -48,15 +50,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from .checkpoints.touched import Touched
-    from .confine import Beneath
+    from .confine import Beneath, Ground
     from .wire import Message
 
-__all__ = ["PROTOCOL", "main"]
+__all__ = ["PROTOCOL", "Guest", "main"]
 
 #: Version of the messages; the host refuses another.
 PROTOCOL = 1
 #: The channel's descriptor.
 CHANNEL_FD = 3
+#: The descriptor of the lock that its workspace is held by.
+LOCK_FD = 4
 
 #: What begins a checkpoint, sent or received: the length of the JSON before the data.
 _LENGTH = struct.Struct(">I")
@@ -65,14 +69,21 @@ _PAGE = 4096
 
 
 class Guest:
-    """All parts of the process, wired."""
+    """All parts of the process, wired.
 
-    def __init__(self, channel: Channel, critical: Critical, config: dict[str, Any]) -> None:
-        self._config = config
+    It comes into being in three parts: what is the same in every guest, made before the fork and shared; what belongs
+    to one process (``open``); what belongs to one session (``begin``).
+    """
+
+    def __init__(self) -> None:
+        self._config: dict[str, Any] = {}
         #: Whether code is behind walls that refuse it processes, the network and files.
         self.confined = False
-        self.limits = limits = finish.Limits(config.get("limits") or {})
-        self.channel = channel
+        #: Descriptors that stay open.
+        self.keep: list[int] = []
+        self.limits = limits = finish.Limits({})
+        self.critical = critical = Critical()
+        self.channel = channel = Channel(CHANNEL_FD, critical)
         self.output = Output(lambda message: channel.send(message, entered=True), limits.output)
         self.wall = WallClock()
         self.hub = Hub(channel, critical, self.output.flush, self.wall)
@@ -94,15 +105,13 @@ class Guest:
         self._progress: dict[str, Any] | None = None
         #: What variables from outside changed in this execution.
         self._merged: dict[str, list[str]] | None = None
-        # Here, between the fork and the confinement: what it opens belongs to this address space, and may not be later.
-        self.pages = Pages.open()
-        self.checkpoints = checkpoint.Checkpoints(
-            self.namespace.dict, protected=MODULE_NAMES, live=self._live, pages=self.pages
-        )
+        self.checkpoints = checkpoint.Checkpoints(self.namespace.dict, protected=MODULE_NAMES, live=self._live)
+        self._install()
 
-    def install(self) -> list[int]:
-        """Hook what must be hooked; return descriptors that stay open."""
-        entropy.install(self._config["seed"], self.wall.shim)
+    def _install(self) -> None:
+        """Hook what must be hooked. Nothing here may disturb a zygote, which has all of it too and goes on."""
+        install_signals(self.critical)
+        entropy.patch()
         os.environ.pop("LD_PRELOAD", None)
         loop.install(self.hub, self.family)
         self.threads.install()
@@ -110,30 +119,46 @@ class Guest:
         self.namespace.set_up()
         self.executor = Executor(self.namespace)
         self.carried = Carried(self.executor, self.hub, self.family, self.namespace, self.sources)
-        workspace = self._config["workspace"]
-        self.risks = Risks(self.executor, self.hub, self.threads, self.namespace, self.sources, workspace)
+        self.risks = Risks(self.executor, self.hub, self.threads, self.namespace, self.sources)
         self.steps = Steps(self.hub, self.risks)
         self.steps.image, self.steps.settled = self._step_image, self._step_settled
         self.executor.between = self.steps.between
-        own = os.dup(2)
-        faulthandler.enable(own)
-        descriptors = [own, *self.output.take_descriptors(), *self.executor.loop.descriptors()]
-        descriptors += self.pages.descriptors() if self.pages is not None else []
-        out, err = self.output.streams()
-        sys.stdout = sys.__stdout__ = out  # type: ignore[misc]
-        sys.stderr = sys.__stderr__ = err  # type: ignore[misc]
-        sys.stdin = sys.__stdin__ = NoInput()  # type: ignore[misc, assignment]
         unraisable.install()
         module = sys.modules["perdure"] = self.calls.module()
         sys.modules["perdure.figures"] = self.displays.figures()
         builtins.display = module.display = self.displays.display  # type: ignore[attr-defined]
         builtins.input = self.calls.input
         self.dropped.install()
-        self.calls.grant(self._config.get("grants") or [])
+
+    def open(self) -> None:
+        """Open what belongs to this address space and this process: before the confinement, which takes that right."""
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        self.executor.open()
+        pages = Pages.open()
+        self.checkpoints.watch(pages)
+        own = os.dup(2)
+        faulthandler.enable(own)
+        self.keep = [own, *self.output.take_descriptors(), *self.executor.loop.descriptors()]
+        self.keep += pages.descriptors() if pages is not None else []
+        out, err = self.output.streams()
+        sys.stdout = sys.__stdout__ = out  # type: ignore[misc]
+        sys.stderr = sys.__stderr__ = err  # type: ignore[misc]
+        sys.stdin = sys.__stdin__ = NoInput()  # type: ignore[misc, assignment]
+        os.register_at_fork(after_in_child=self._forked)
+
+    def begin(self, config: dict[str, Any]) -> None:
+        """Belong to a session from here on."""
+        self._config = config
+        _move_in(config["workspace"])
         sys.path.insert(0, "")
         sys.argv = [""]
-        os.register_at_fork(after_in_child=self._forked)
-        return descriptors
+        entropy.install(config["seed"], self.wall.shim)
+        self.limits = limits = finish.Limits(config.get("limits") or {})
+        self.output.begin(limits.output)
+        self.displays.limit((limits.repr, limits.repr_seconds), limits.display)
+        self.namespace.history = limits.history
+        self.risks.libraries.workspace = config["workspace"]
+        self.calls.grant(config.get("grants") or [])
 
     def _forked(self) -> None:
         self.output.forked = True
@@ -319,19 +344,26 @@ class Guest:
         return {"loop": self.executor.loop}
 
 
-def main(beneath: Beneath | None = None) -> None:
-    """Run the guest; never returns. ``beneath`` is what the zygote that it was forked from says."""
-    critical = Critical()
-    install_signals(critical)
-    channel = Channel(CHANNEL_FD, critical)
+def main(beneath: Beneath | None = None, template: Guest | None = None) -> None:
+    """Run the guest; never returns.
+
+    ``beneath`` is what the zygote that it was forked from says, and ``template`` the guest that was made there.
+    """
+    guest = template or Guest()
+    guest.open()
+    ground = _ground(beneath, guest.keep) if beneath is not None else None
+    gc.collect()
+    gc.freeze()
+    if ground is not None:
+        # It may be long until a session wants this guest, whose workspace's lock comes with the first byte.
+        _take_lock()
+    channel = guest.channel
     start = next(message for message in iter(lambda: next(channel.receive(), None), 0) if message is not None)
     config = start["config"]
-    _move_in(config["workspace"])
-    guest = Guest(channel, critical, config)
-    keep = guest.install()
+    guest.begin(config)
     isolation: dict[str, Any] = {"level": "none"}
     if config.get("isolation") is not None:
-        isolation = _confine(config["isolation"], keep, beneath)
+        isolation = _confine(config["isolation"], guest.keep, ground)
         guest.confined = isolation["level"] == "strict"
         refuse_what_is_not_there()
     if config.get("may_fork"):
@@ -346,6 +378,23 @@ def main(beneath: Beneath | None = None) -> None:
     guest.serve()
 
 
+def _ground(beneath: Beneath, keep: list[int]) -> Ground:
+    try:
+        return confine.Ground.prepare(beneath, {0, 1, 2, CHANNEL_FD, LOCK_FD, *keep})
+    except confine.ConfinementFailed as problem:
+        _refuse(problem, keep)
+
+
+def _take_lock() -> None:
+    """Wait for the session's hold on its workspace; end with the worker that never sent it."""
+    with socket.socket(fileno=os.dup(CHANNEL_FD)) as channel:
+        data, handed, _, _ = socket.recv_fds(channel, 1, 1)
+    if not data or not handed:
+        os._exit(EXIT_CHANNEL)
+    os.dup2(handed[0], LOCK_FD, inheritable=False)
+    os.close(handed[0])
+
+
 def _no_fork() -> int:
     raise PermissionError(errno.EPERM, "a guest may not start processes")
 
@@ -356,11 +405,13 @@ def _move_in(workspace: str) -> None:
     os.chdir(workspace)
 
 
-def _confine(policy: dict[str, Any], keep: list[int], beneath: Beneath | None) -> dict[str, Any]:
-    from . import confine
-
+def _confine(policy: dict[str, Any], keep: list[int], ground: Ground | None) -> dict[str, Any]:
     try:
-        return confine.apply(policy, keep=keep, beneath=beneath)
+        return confine.apply(policy, keep=keep, ground=ground)
     except confine.ConfinementFailed as problem:
-        os.write(keep[0], f"{problem}\n".encode())
-        os._exit(confine.REFUSED_EXIT)
+        _refuse(problem, keep)
+
+
+def _refuse(problem: Exception, keep: list[int]) -> NoReturn:
+    os.write(keep[0], f"{problem}\n".encode())
+    os._exit(confine.REFUSED_EXIT)

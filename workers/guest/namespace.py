@@ -31,7 +31,8 @@ class Namespace:
     """``__main__`` and its histories."""
 
     def __init__(self, history: int = HISTORY) -> None:
-        self._history = history
+        #: How many results and inputs are kept.
+        self.history = history
         self.module = types.ModuleType("__main__")
         running = sys.modules.get("__main__")
         if isinstance(running, types.ModuleType):
@@ -80,8 +81,8 @@ class Namespace:
         before = next((text for text in reversed(inputs[:number]) if text), "")
         inputs.extend([""] * (number - len(inputs)))
         inputs[number:] = [code]
-        if number >= self._history:
-            inputs[number - self._history] = ""
+        if number >= self.history:
+            inputs[number - self.history] = ""
         names["_iii"], names["_ii"], names["_i"] = names["_ii"], names["_i"], before
 
     def keep_result(self, number: int, value: Any) -> None:
@@ -95,7 +96,7 @@ class Namespace:
             self._last = value
         results = names["_oh"]
         results[number] = value
-        while len(results) > self._history:
+        while len(results) > self.history:
             del results[next(iter(results))]
 
 

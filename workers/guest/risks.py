@@ -42,9 +42,7 @@ _HOOKS = ("excepthook", "displayhook", "unraisablehook", "breakpointhook", "stdi
 class Risks:
     """Compares the process with what it was when the execution began."""
 
-    def __init__(
-        self, executor: Executor, hub: Hub, threads: Threads, namespace: Namespace, sources: Sources, workspace: str
-    ) -> None:
+    def __init__(self, executor: Executor, hub: Hub, threads: Threads, namespace: Namespace, sources: Sources) -> None:
         self._executor = executor
         self._hub = hub
         self._threads = threads
@@ -56,7 +54,7 @@ class Risks:
         self._settings: tuple[Any, ...] = ()
         self._process: dict[str, Any] = {}
         self._builtins: dict[str, Any] = {}
-        self.libraries = Libraries(sources, workspace)
+        self.libraries = Libraries(sources)
 
     def begin(self) -> None:
         """Take what is there now as what the base lacks already, or has."""

@@ -92,4 +92,3 @@ def install(critical: Critical) -> None:
 
     signal.signal = set_deferred
     signal.getsignal = get_original
-    signal.signal(signal.SIGINT, signal.default_int_handler)

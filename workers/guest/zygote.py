@@ -28,11 +28,11 @@ from .confine import Beneath, ConfinementFailed
 __all__ = ["main"]
 
 #: The control socket, and where guests have their channel and their lock.
-CONTROL, CHANNEL, LOCK = 3, 3, 4
+CONTROL, CHANNEL, LOCK = 3, guest.CHANNEL_FD, guest.LOCK_FD
 #: The largest message: an order to begin, which names every path that guests may read.
 MESSAGE_MAX = 1 << 20
-#: Descriptors that come with a request to fork: channel, lock, and where the guest's first words go.
-HANDED = 3
+#: Descriptors that come with a request to fork: the channel, and where the guest's first words go.
+HANDED = 2
 #: Exit codes of a guest that could not become one, and of a zygote that is not wanted any more.
 EXIT_FAILED, EXIT_DONE = 70, 0
 NEW_USER_AND_PROCESSES = 0x1000_0000 | 0x2000_0000
@@ -51,6 +51,7 @@ class Zygote:
         self._guests: dict[int, int] = {}
         self._own_processes = False
         self._controls: tuple[str, ...] = ()
+        self._readable: tuple[str, ...] | None = None
 
     def begin(self) -> None:
         """Confine this process, import what is to be preloaded, and say so."""
@@ -58,6 +59,7 @@ class Zygote:
         if order["namespaces"]:
             confine_namespaces.check()
         report, self._controls = confine.apply_to_zygote(order["policy"])
+        self._readable = tuple(order["readable"]) if report["level"] == "strict" else None
         # The numbers guests use are taken, so that nothing that is handed in ever has one of them.
         os.dup2(0, LOCK, inheritable=False)
         self._poll = select.epoll()
@@ -66,6 +68,8 @@ class Zygote:
         wallclock.take_over()
         names, failed = self._preload(order["preload"])
         self._own_processes, why = _own_processes(wanted=order["own_processes"])
+        # Made once, and shared by all of them until they write to it.
+        self._template = guest.Guest()
         # Loads a megabyte of constants, which each guest would hold for itself.
         sysconfig.get_paths()
         gc.collect()
@@ -133,7 +137,7 @@ class Zygote:
             return self._fork_apart(handed, parent)
         pid = os.fork()
         if pid == 0:
-            self._become(handed, Beneath(parent, self._controls))
+            self._become(handed, Beneath(parent, self._controls, readable=self._readable))
         return pid
 
     def _fork_apart(self, handed: list[int], parent: int) -> int:
@@ -149,7 +153,7 @@ class Zygote:
                     # The kernel is asked to end the guest with its parent, so the parent must be the zygote by then.
                     os.close(held)
                     os.read(gone, 1)
-                    self._become(handed, Beneath(parent, self._controls, own_processes=True))
+                    self._become(handed, Beneath(parent, self._controls, own_processes=True, readable=self._readable))
                 os.write(to_zygote, str(pid).encode())
             finally:
                 os._exit(EXIT_FAILED)
@@ -167,10 +171,10 @@ class Zygote:
         """Be a guest from here on; nothing of the zygote's loop is ever returned to."""
         code = EXIT_FAILED
         try:
-            channel, lock, words = (_moved(descriptor) for descriptor in handed)
-            for source, target in ((channel, CHANNEL), (lock, LOCK), (words, 1), (words, 2)):
+            channel, words = (_moved(descriptor) for descriptor in handed)
+            for source, target in ((channel, CHANNEL), (words, 1), (words, 2)):
                 os.dup2(source, target, inheritable=False)
-            guest.main(beneath)
+            guest.main(beneath, self._template)
         except BaseException as exc:
             sys.excepthook(type(exc), exc, exc.__traceback__)
             sys.stderr.flush()

@@ -159,6 +159,8 @@ class Guest:
     #: Until it has a session: what it prints, to say why it did not start, and our end of its channel.
     words: int = -1
     handover: socket.socket | None = None
+    #: Whether it was there before anybody wanted it.
+    waited: bool = False
     _reason: str = ""
     _limit: str = ""
     _how: tuple[int | None, int | None] | None = None
@@ -218,7 +220,10 @@ class Guest:
                 await asyncio.wait({self.died}, timeout=KILL_TIMEOUT)
             death = await self.kill("it did not become ready")
             if not (death.own or death.reason):
-                raise GuestDied(death) from exc  # Somebody's SIGKILL: the next one may start.
+                # Somebody's SIGKILL: the next one may start. One that waited may have been killed long ago, unseen.
+                if self.waited:
+                    raise ZygoteGone("a guest that was kept ready was killed") from exc
+                raise GuestDied(death) from exc
             msg = f"a guest did not start ({str(exc) or 'no answer in time'}): {self._printed()}"
             raise GuestFailed(msg) from exc
         except BaseException:

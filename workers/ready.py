@@ -43,6 +43,7 @@ class Ready:
         while self._waiting:
             guest = self._waiting.popleft()
             if guest.alive:
+                guest.waited = True
                 self.fill()
                 return guest
         guest = await Guest.fork(self._zygote)

@@ -156,10 +156,13 @@ class Zygotes:
 
     async def start(self, kind: Kind, begin: Callable[[Source], Awaitable[Guest]]) -> Guest:
         """Have a guest started by ``begin``, from another zygote if the first one ends meanwhile."""
+        source = await self.get(kind)
         try:
-            return await begin(await self.get(kind))
+            return await begin(source)
         except ZygoteGone as exc:
             log.warning("zygote.lost", reason=str(exc))
+            # Whatever ended that guest may have ended others that wait, and nobody has seen it yet.
+            await source.ready.drop("another that waited had ended")
             return await begin(await self.get(kind))
 
     def _spent(self, task: asyncio.Task[Source]) -> bool:

@@ -56,6 +56,7 @@ class Place:
     root: Path
     preload: tuple[str, ...] = ()
     also_readable: tuple[Path, ...] = ()
+    ready: int = 0
     started: int = 0
     guests: list[Guest] = field(default_factory=list)
 
@@ -63,7 +64,7 @@ class Place:
         self.watchdog = Watchdog(_nothing_kept)
         self.workspaces = self.root / "workspaces"
         self.workspaces.mkdir(parents=True, exist_ok=True)
-        self.zygotes = Zygotes(self.root, self.workspaces, self.preload, self.also_readable)
+        self.zygotes = Zygotes(self.root, self.workspaces, self.preload, self.also_readable, self.ready)
 
     async def start(self, kind: Kind, *, seed: str = "x", limits: Limits | None = None) -> Guest:
         """Start a guest in a workspace of its own."""

@@ -60,7 +60,7 @@ PROTOCOL = 1
 #: The channel's descriptor.
 CHANNEL_FD = 3
 #: The descriptor of the lock that its workspace is held by.
-LOCK_FD = 4
+LOCK_FD = ends.LOCK
 
 #: What begins a checkpoint, sent or received: the length of the JSON before the data.
 _LENGTH = struct.Struct(">I")
@@ -115,7 +115,6 @@ class Guest:
         os.environ.pop("LD_PRELOAD", None)
         loop.install(self.hub, self.family)
         self.threads.install()
-        ends.install()
         self.namespace.set_up()
         self.executor = Executor(self.namespace)
         self.carried = Carried(self.executor, self.hub, self.family, self.namespace, self.sources)
@@ -149,6 +148,8 @@ class Guest:
     def begin(self, config: dict[str, Any]) -> None:
         """Belong to a session from here on."""
         self._config = config
+        # The lock came with the session: in a zygote something else has its number.
+        ends.install()
         _move_in(config["workspace"])
         sys.path.insert(0, "")
         sys.argv = [""]

@@ -151,6 +151,7 @@ class Zygote:
                 pid = os.fork()
                 if pid == 0:
                     # The kernel is asked to end the guest with its parent, so the parent must be the zygote by then.
+                    # That the middle has closed its end says nothing yet: it does so before it hands on its children.
                     os.close(held)
                     os.read(gone, 1)
                     self._become(handed, Beneath(parent, self._controls, own_processes=True, readable=self._readable))
@@ -158,8 +159,8 @@ class Zygote:
             finally:
                 os._exit(EXIT_FAILED)
         os.close(to_zygote)
-        os.close(held)
         os.waitpid(middle, 0)
+        os.close(held)
         told = os.read(from_middle, 32)
         os.close(from_middle)
         os.close(gone)

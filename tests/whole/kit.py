@@ -125,16 +125,21 @@ async def bury_guests() -> None:
             await asyncio.sleep(0.01)
 
 
-def guests(pid: int | None = None) -> list[int]:
-    """Guests of this process, or of another: what is beneath it and was forked, not started."""
+def guests(pid: int | None = None, *, waiting: bool = False) -> list[int]:
+    """Guests of this process, or of another: what is beneath it and was forked, not started.
+
+    Only those that have a session, or with ``waiting`` also those that others are replaced by at once.
+    """
     found, todo = [], [(each, b"") for each in children(pid)]
     while todo:
         process, above = todo.pop()
         try:
             command = Path(f"/proc/{process}/cmdline").read_bytes()
+            within = Path(f"/proc/{process}/cwd").readlink().parent.name
         except (FileNotFoundError, ProcessLookupError):
             continue
-        if command == above and b"_perdure_guest.zygote" in command and b"bwrap" not in command.split(b"\0")[0]:
+        forked = command == above and b"_perdure_guest.zygote" in command and b"bwrap" not in command.split(b"\0")[0]
+        if forked and (waiting or within == "workspaces"):
             found.append(process)
         todo += [(each, command) for each in children(process)]
     return found

@@ -16,14 +16,27 @@ import time
 from pathlib import Path
 
 from .judge import judge
-from .lane import PATIENCE, SHORT_LEASE, Lane, opened
-from .program import Case, Played
+from .lane import PATIENCE, ROOT, SHORT_LEASE, Lane, opened
+from .program import Case, Played, Program
 from .programs import PROGRAMS
-from .progress import Done, Progress, table, with_table
+from .progress import Done, Progress, digest, table, with_table
 from .scenarios import OUTLIVED, cases
 
 #: Seconds of a lease that is not to be outlived, however busy the machine.
 LONG_LEASE = 60.0
+
+#: Whether steps end, and the lease.
+Needs = tuple[bool, float]
+
+#: How many cases of a program are played in one round, by what they need: as much time goes into each, and a round of
+#: the whole corpus is over in a quarter of an hour.
+ROWS: tuple[tuple[Needs, int], ...] = (((False, LONG_LEASE), 5), ((True, LONG_LEASE), 1), ((False, SHORT_LEASE), 1))
+
+#: Cases in one state: more would measure how it grows.
+STATE = 60
+
+#: Seconds between two counts of what all lanes have done.
+COUNTED_EVERY = 20.0
 
 
 def main() -> int:
@@ -33,14 +46,13 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=10_000)
     parser.add_argument("--minutes", type=float, default=24 * 60)
     parser.add_argument("--only", default="", help="only cases whose name holds this")
-    parser.add_argument("--row", type=int, default=40, help="cases of one program in a row, in a state of their own")
     parser.add_argument("--patience", type=float, default=PATIENCE, help="seconds after which an execution is stuck")
     parser.add_argument("--again", action="store_true")
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--page", type=Path, help="a page of documentation whose table is to be made anew")
     parser.add_argument("--lane", type=int, default=None, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    progress = Progress(options.folder)
+    progress = Progress(options.folder, digest(ROOT))
     if options.lane is not None:
         asyncio.run(play(options, progress))
         return 0
@@ -50,6 +62,8 @@ def main() -> int:
     print(table(done))
     if options.page is not None:
         options.page.write_text(with_table(options.page.read_text(), table(done)))
+    if others := progress.others():
+        print(f"\n{others} cases that were played on other trees are in {options.folder} too, and are not counted.")
     wrong = [each for each in done.values() if each.wrong]
     for each in wrong:
         print(f"\n{each.case}")
@@ -70,37 +84,102 @@ async def lanes(options: argparse.Namespace) -> None:
 
 
 async def play(options: argparse.Namespace, progress: Progress) -> None:
-    """Play this lane's share, some cases of one program after some of another, until all are played."""
+    """Play this lane's share in rounds, a few cases of each program in each, until all are played."""
     until = time.monotonic() + options.minutes * 60
     known = progress.read()
     done = {name for name, each in known.items() if not (options.again and each.wrong)}
     todo = list(PROGRAMS.values())[options.lane :: options.lanes]
     # Another order every time: a grid that is stopped and started often comes to every program all the same.
     random.Random(len(known)).shuffle(todo)
-    calm: dict[tuple[str, bool], Played] = {}
     with tempfile.TemporaryDirectory(prefix="perdure-grid-") as folder:
         async with opened(Path(folder) / "lane", patience=options.patience) as lane:
-            while todo and time.monotonic() < until and _all_kills(progress) < options.kills:
-                program = todo.pop(0)
-                await lane.renew(lease=LONG_LEASE)
-                first = await _calm(lane, program.name, calm, options, progress)
-                left = [case for case in cases(program, first) if case.name not in done]
-                left = _each_scenario_first([case for case in left if options.only in case.name], program.name)
-                for case in sorted(left[: options.row], key=_needs):
-                    done.add(case.name)
-                    steps, lease = _needs(case)
-                    if (lane.steps, lane.lease) != (steps, lease):
-                        await lane.renew(steps=steps, lease=lease)
-                    before = await _calm(lane, program.name, calm, options, progress)
-                    await _case(lane, case, before, options, progress)
-                    if time.monotonic() > until:
-                        break
-                if len(left) > options.row:
-                    todo.append(program)
+            share = Share(lane, options, progress, done)
+            while todo:
+                left: set[str] = set()
+                # All of one kind of workers, then all of another: new ones cost more than most cases.
+                for needs, row in ROWS:
+                    for program in todo:
+                        if time.monotonic() > until or share.is_enough():
+                            return
+                        if await share.play(program, needs, row):
+                            left.add(program.name)
+                todo = [program for program in todo if program.name in left]
 
 
-def _needs(case: Case) -> tuple[bool, float]:
-    """Return what the workers of a case must be: new ones cost more than most cases, so alike ones come in a row."""
+class Share:
+    """What one lane plays."""
+
+    def __init__(self, lane: Lane, options: argparse.Namespace, progress: Progress, done: set[str]) -> None:
+        self._lane = lane
+        self._options = options
+        self._progress = progress
+        self._done = done
+        self._calm: dict[tuple[str, bool], Played] = {}
+        self._cases: dict[str, list[Case]] = {}
+        self._since_new = STATE
+        self._counted = (0.0, False)
+
+    def is_enough(self) -> bool:
+        """Whether all lanes have killed as many as are wanted, or what they test is not what it was."""
+        at, enough = self._counted
+        if not enough and time.monotonic() > at + COUNTED_EVERY:
+            enough = sum(each.kills for each in self._progress.read().values()) >= self._options.kills
+            if digest(ROOT) != self._progress.tree:
+                print("the tree has changed while it was tested: begin again", flush=True)
+                enough = True
+            self._counted = time.monotonic(), enough
+        return enough
+
+    async def play(self, program: Program, needs: Needs, row: int) -> bool:
+        """Play the next cases of a program that need such workers; return whether there are more."""
+        if needs[0] and program.name not in self._cases:
+            return False  # Its undisturbed run has not begun, and the judge has said so.
+        await self._renew(needs)
+        cases = await self._all(program)
+        mine = [case for case in cases if _needs(case) == needs and case.name not in self._done]
+        for case in mine[:row]:
+            self._done.add(case.name)
+            await self._case(case, await self._undisturbed(program.name))
+        return len(mine) > row
+
+    async def _renew(self, needs: Needs) -> None:
+        """Have workers as they are needed, and a new state now and then."""
+        if (self._lane.steps, self._lane.lease) != needs or self._since_new >= STATE:
+            await self._lane.renew(steps=needs[0], lease=needs[1])
+            self._since_new = 0
+
+    async def _all(self, program: Program) -> list[Case]:
+        """Return the cases of a program, in a random order, but one of each scenario before the rest."""
+        if program.name not in self._cases:
+            calm = await self._undisturbed(program.name)
+            found = [case for case in cases(program, calm) if self._options.only in case.name]
+            self._cases[program.name] = _each_scenario_first(found, program.name)
+        return self._cases[program.name]
+
+    async def _undisturbed(self, name: str) -> Played:
+        """Return the undisturbed run of a program, with ends of steps or without."""
+        steps = self._lane.steps
+        if (name, steps) not in self._calm:
+            self._calm[name, steps] = await self._case(Case(name, "undisturbed", steps=steps), None)
+        return self._calm[name, steps]
+
+    async def _case(self, case: Case, calm: Played | None) -> Played:
+        program = PROGRAMS[case.program]
+        began = time.monotonic()
+        played = await self._lane.play(program, case)
+        self._since_new += 1
+        wrong = judge(program, calm, played, case)
+        took = round(time.monotonic() - began, 2)
+        reached = len(played.acts)
+        done = Done(case.name, case.program, case.scenario, dict(played.killed), played.ordered, reached, took, wrong)
+        self._progress.note(self._options.lane, done)
+        if wrong:
+            print(f"{case.name}: {wrong[0][0]}: {wrong[0][1][:300]}", flush=True)
+        return played
+
+
+def _needs(case: Case) -> Needs:
+    """Return what the workers of a case must be."""
     return case.steps, SHORT_LEASE if case.scenario in OUTLIVED else LONG_LEASE
 
 
@@ -111,39 +190,6 @@ def _each_scenario_first(left: list[Case], program: str) -> list[Case]:
     first = [case for case in left if not (case.scenario in seen or seen.add(case.scenario))]  # type: ignore[func-returns-value]
     names = {case.name for case in first}
     return first + [case for case in left if case.name not in names]
-
-
-def _all_kills(progress: Progress) -> int:
-    return sum(each.kills for each in progress.read().values())
-
-
-async def _calm(
-    lane: Lane,
-    name: str,
-    known: dict[tuple[str, bool], Played],
-    options: argparse.Namespace,
-    progress: Progress,
-) -> Played:
-    """Return the undisturbed run of a program, with ends of steps or without."""
-    if (name, lane.steps) not in known:
-        case = Case(name, "undisturbed", steps=lane.steps)
-        known[name, lane.steps] = await _case(lane, case, None, options, progress)
-    return known[name, lane.steps]
-
-
-async def _case(lane: Lane, case: Case, calm: Played | None, options: argparse.Namespace, progress: Progress) -> Played:
-    program = PROGRAMS[case.program]
-    began = time.monotonic()
-    played = await lane.play(program, case)
-    wrong = judge(program, calm, played, case)
-    took = round(time.monotonic() - began, 2)
-    reached = len(played.acts)
-    progress.note(
-        options.lane, Done(case.name, case.program, case.scenario, played.kills, played.ordered, reached, took, wrong)
-    )
-    if wrong:
-        print(f"{case.name}: {wrong[0][0]}: {wrong[0][1][:300]}", flush=True)
-    return played
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -28,12 +29,15 @@ from .outside import BOOK
 from .program import Case, Played, Program
 from .worker import Config, orders_folder
 
-__all__ = ["PATIENCE", "SHORT_LEASE", "Lane", "opened"]
+__all__ = ["PATIENCE", "ROOT", "SHORT_LEASE", "Lane", "opened"]
 
 ROOT = Path(__file__).parents[2]
 
-#: Seconds after which an execution that has not ended is stuck; a disturbed one takes two or three on a loaded machine.
+#: Seconds without a kill after which an execution that has not ended is stuck; two or three are usual under load.
 PATIENCE = 60.0
+
+#: Kinds of processes that are killed.
+VICTIMS = ("guest", "worker", "zygote")
 
 #: Seconds of a lease where it is to be outlived.
 SHORT_LEASE = 2.0
@@ -216,7 +220,7 @@ class Lane:
         """Run a program to its end, disturbed as the case says."""
         self._number += 1
         session = f"c{self._number:06}"
-        played = Played(session, ordered=len(case.orders))
+        played = Played(session, ordered=sum(label != "+" for label, _, _ in case.orders))
         orders = orders_folder(self.folder) / session
         orders.with_suffix(".json").write_text(json.dumps(case.orders))
         await self._session(program, session)
@@ -233,7 +237,8 @@ class Lane:
         with contextlib.suppress(FileNotFoundError):
             played.trace = [line.partition(" ")[2] for line in orders.with_suffix(".trace").read_text().splitlines()]
         played.effects = self._effects(session)
-        played.kills += sum(act.startswith(("guest\t", "worker\t", "zygote\t")) for act in played.acts)
+        actions = Counter(act.partition("\t")[0] for act in played.acts)
+        played.killed = Counter({victim: actions[victim] for victim in VICTIMS})
         return played
 
     async def _session(self, program: Program, session: str) -> None:
@@ -284,27 +289,30 @@ class Playing:
         self._trace = orders_folder(lane.folder) / f"{played.session}.trace"
         self._read = 0
         self._working = "a"
+        self._deadline: asyncio.Timeout
 
     async def run(self, source: str) -> None:
         """Run one execution to its end."""
+        id, result = await self._result(source)
+        played = self._played
+        played.statuses.append(result.status)
+        played.values.append(self._neutral(result.value if result.has_value else result.repr))
+        played.errors.append(self._neutral(str(result.error.message if result.error else "")))
+        played.output += await self._output(id)
+
+    async def _result(self, source: str) -> tuple[str, Result]:
         session = await self._lane.client.session(self._played.session)
         execution = await session.submit(source)
         if self._lane.powerless:
             self._lane.synced()
         ended = asyncio.create_task(execution.result())
         try:
-            async with asyncio.timeout(self._lane.patience):
-                result = await self._follow(execution.id, ended)
+            async with asyncio.timeout(self._lane.patience) as self._deadline:
+                return execution.id, await self._follow(execution.id, ended)
         except TimeoutError:
             raise Stuck(await self._why(execution.id)) from None
         finally:
             ended.cancel()
-        played = self._played
-        played.statuses.append(result.status)
-        played.values.append(self._neutral(result.value if result.has_value else result.repr))
-        played.errors.append(self._neutral(str(result.error.message if result.error else "")))
-        output = await self._output(execution.id)
-        played.output += output
 
     async def _follow(self, id: str, ended: asyncio.Task[Result]) -> Result:
         lane = self._lane
@@ -371,6 +379,9 @@ class Playing:
             acts = self._acts.read_text().splitlines()
         except FileNotFoundError:
             return
+        if len(acts) > self._read:
+            # Patience is for what comes after a kill, not for a hundred of them.
+            self._deadline.reschedule(asyncio.get_running_loop().time() + self._lane.patience)
         for act in acts[self._read :]:
             self._read += 1
             action, _label, guest = act.split("\t")
@@ -435,18 +446,13 @@ class Playing:
         if self._acts.exists() or self._case.workers > 1:
             await self._lane.worker()
             await self._lane.tell("a", f"drop {played.session}")
-        session = await self._lane.client.session(played.session)
-        execution = await session.submit(NAMES)
-        try:
-            async with asyncio.timeout(self._lane.patience):
-                result = await execution.result()
-        except TimeoutError:
-            raise Stuck(await self._why(execution.id)) from None
+        _, result = await self._result(NAMES)
         if result.status != "ok":
             played.contradicted = f"the namespace cannot be read: {result.error}"
             return
         names, doubts = result.value
         played.names, played.doubts = self._neutral(names), list(doubts)
+        await self._lane.worker()
         await self._lane.tell("a", f"drop {played.session}")
 
     def _neutral(self, value: Any) -> Any:

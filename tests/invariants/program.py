@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 __all__ = ["Case", "Order", "Played", "Program", "Waiting"]
 
-#: A label of an event, which of its occurrences, and what is done there.
+#: A label of an event, which of its occurrences, and what is done there. ``*`` is any event; ``+`` is every event at
+#: which it was not done yet, up to so many.
 Order = tuple[str, int, str]
 
 #: When a question is answered: as soon as it is seen, once the execution is suspended, while no worker lives, or once
@@ -76,11 +78,16 @@ class Case:
 
     @property
     def name(self) -> str:
-        where = ", ".join(
-            f"{action} at {label}" + (f" #{nth}" if nth > 1 else "") for label, nth, action in self.orders
-        )
+        where = ", ".join(map(_words, self.orders))
         steps = " over steps" if self.steps and "steps" not in self.scenario else ""
         return f"{self.program} / {self.scenario}{steps}" + (f" / {where}" if where else "")
+
+
+def _words(order: Order) -> str:
+    label, nth, action = order
+    if label == "+":
+        return f"{action} at each event"
+    return f"{action} at {label}" + (f" #{nth}" if nth > 1 else "")
 
 
 @dataclass
@@ -98,9 +105,15 @@ class Played:
     acts: list[str] = field(default_factory=list)
     trace: list[str] = field(default_factory=list)
     ordered: int = 0
-    kills: int = 0
+    #: SIGKILLs of each kind of process.
+    killed: Counter[str] = field(default_factory=Counter)
     contradicted: str = ""
     stuck: str = ""
+
+    @property
+    def kills(self) -> int:
+        """SIGKILLs in all."""
+        return self.killed.total()
 
     @property
     def text(self) -> str:

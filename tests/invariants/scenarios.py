@@ -22,6 +22,8 @@ STORMS = 8
 STORM_KILLS = 8
 #: How many events there are, at most, between two kills of a storm.
 CALM = 9
+#: Kills of a march at the most; most programs have 30 to 60 boundaries, and what a replay adds.
+MARCH = 300
 #: Second kills during the replay after each fourth boundary.
 REPLAYS = 4
 #: The process that guests are forked from is killed at each seventh boundary.
@@ -37,6 +39,11 @@ SCENARIOS = (
     "kill in replay",
     "storm",
     "storm over steps",
+    "march of guests",
+    "march of workers",
+    "march of all",
+    "march over steps",
+    "march between answers",
     "suspended",
     "answered while dead",
     "backwards",
@@ -82,9 +89,19 @@ def cases(program: Program, calm: Played) -> Iterator[Case]:
         orders = [("*", chance.randint(1, CALM), chance.choice(("guest", "worker"))) for _ in range(STORM_KILLS)]
         yield Case(name, "storm", tuple(orders))
         yield Case(name, "storm over steps", tuple(orders), steps=True)
+    yield from _marches(program)
     yield from _messages(name, at, born, chance)
     if program.answers:
         yield from _questions(program, at)
+
+
+def _marches(program: Program) -> Iterator[Case]:
+    for scenario, victim in (("march of guests", "guest"), ("march of workers", "worker"), ("march of all", "any")):
+        yield Case(program.name, scenario, (("+", MARCH, victim),))
+    for victim in ("guest", "any"):
+        yield Case(program.name, "march over steps", (("+", MARCH, victim),), steps=True)
+        if program.answers:
+            yield Case(program.name, "march between answers", (("+", MARCH, victim),), waiting="suspended")
 
 
 def _messages(name: str, at: list[tuple[str, int]], born: int, chance: random.Random) -> Iterator[Case]:

@@ -15,7 +15,7 @@ import pytest_asyncio
 from .controls import CONTROLS
 from .judge import judge
 from .lane import Lane, opened
-from .program import Case, Order, Played
+from .program import Case, Order, Played, Waiting
 from .programs import PROGRAMS, UNLIKE
 from .progress import with_table
 from .scenarios import SCENARIOS
@@ -47,6 +47,9 @@ STORM: tuple[Order, ...] = (
     ("*", 3, "worker"),
     ("*", 6, "guest"),
 )
+
+#: Kills of a march in the short form.
+KILLS = 12
 
 SINGLE = [
     Case("calls_in_order", "kill guest", (("1 call main.0 settled", 1, "guest"),)),
@@ -163,6 +166,18 @@ async def test_killed_again_and_again_over_steps(lanes: dict[bool, Lane], name: 
     await lane.renew(steps=True)
     played = await disturbed(lane, {}, Case(name, "storm over steps", STORM, steps=True))
     assert any(label.startswith("1 step s1") for label in played.trace), "no step has ended: the case proved nothing"
+
+
+@pytest.mark.slow
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize(
+    ("name", "victim", "waiting"), [("mixed_effects", "guest", "at once"), ("langgraph_7780", "any", "suspended")]
+)
+async def test_killed_at_each_boundary_of_one_run(
+    lane: Lane, calm: dict[str, Played], name: str, victim: str, waiting: Waiting
+) -> None:
+    played = await disturbed(lane, calm, Case(name, "march", (("+", KILLS, victim),), waiting=waiting))
+    assert played.kills == KILLS
 
 
 def test_the_corpus_and_the_controls_are_as_many_as_is_said() -> None:

@@ -3,6 +3,9 @@
 ``ORDERS/SESSION.json`` is a list of ``[label, nth, action]``, carried out one after another: the nth event with that
 label (``*`` is any) since the order before was carried out. What is carried out is noted in ``SESSION.done`` first, so
 that whoever comes after knows. Every event's label goes to ``SESSION.trace``.
+
+The label ``+`` is a march: the action is carried out at every event at which it was not yet, up to nth times in all, so
+that each resume ends at the next boundary. Where it was is noted in ``SESSION.at``.
 """
 
 from __future__ import annotations
@@ -13,9 +16,10 @@ import json
 import os
 import select
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 from perdure.engine import events
 from perdure.engine.settings import WorkerSettings
@@ -28,6 +32,9 @@ from .capabilities import capabilities
 __all__ = ["Config", "run"]
 
 MANY_DEATHS = 1000
+
+#: Who is killed where a march kills any.
+ANY = ("guest", "worker", "guest", "worker", "guest", "worker", "guest", "zygote")
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,7 @@ class Orders:
     done: int = -1
     counted: int = 0
     guest: int = 0
+    been: set[str] = field(default_factory=set)
 
     @classmethod
     def of(cls, folder: Path, session: str) -> Orders:
@@ -68,7 +76,8 @@ class Orders:
             steps = [tuple(step) for step in json.loads(path.with_suffix(".json").read_text())]
         except FileNotFoundError:
             steps = []
-        return cls(path, steps)
+        been = path.with_suffix(".at")
+        return cls(path, steps, been=set(been.read_text().splitlines()) if been.exists() else set())
 
     def paths(self) -> dict[str, str]:
         """Return the lineage paths of calls by record, whichever worker recorded them."""
@@ -78,8 +87,11 @@ class Orders:
             return {}
         return {id: path for id, _, path in (line.partition(" ") for line in lines)}
 
-    def due(self, label: str) -> str:
-        """Return the action that is due at this event, noted as carried out; empty if there is none."""
+    def due(self, label: str, key: str) -> str:
+        """Return the action that is due at this event, noted as carried out; empty if there is none.
+
+        ``key`` tells the event from others of its label.
+        """
         if not self.steps:
             return ""
         try:
@@ -91,6 +103,8 @@ class Orders:
         if done >= len(self.steps):
             return ""
         wanted, nth, action = self.steps[done]
+        if wanted == "+":
+            return self._march(label, key, nth, action)
         if wanted not in ("*", label):
             return ""
         self.counted += 1
@@ -99,8 +113,23 @@ class Orders:
         if action in ("guest", "stop guest") and not alive(self.guest):
             return ""  # The next event at which there is one will do; nobody's number is that of the whole group.
         append(self.path.with_suffix(".done"), "x")
-        append(self.path.with_suffix(".acts"), f"{action}\t{label}\t{self.guest}\n")
+        self._note(action, label)
         return action
+
+    def _march(self, label: str, key: str, most: int, action: str) -> str:
+        if key in self.been or len(self.been) >= most:
+            return ""
+        if action == "any":
+            action = ANY[crc32(key.encode()) % len(ANY)]
+        if action == "guest" and not alive(self.guest):
+            return ""
+        self.been.add(key)
+        append(self.path.with_suffix(".at"), f"{key}\n")
+        self._note(action, label)
+        return action
+
+    def _note(self, action: str, label: str) -> None:
+        append(self.path.with_suffix(".acts"), f"{action}\t{label}\t{self.guest}\n")
 
 
 def append(path: Path, text: str) -> None:
@@ -141,7 +170,7 @@ class Observed:
         if isinstance(event, events.Recorded) and event.kind == "call":
             append(orders.path.with_suffix(".calls"), f"{event.id} {event.param['path']}\n")
         append(orders.path.with_suffix(".trace"), f"{os.getpid()} {label}\n")
-        action = orders.due(label)
+        action = orders.due(label, f"{label} {getattr(event, 'id', '')}")
         if action:
             self._act(action, orders, event)
 

@@ -96,7 +96,8 @@ async def test_a_session_that_rewrites_itself_stores_what_it_is(tmp_path: Path) 
     async with Client.open(state) as client:
         await run(client, "import os; kept = os.urandom(400_000); first = kept[:9]")
         for _ in range(14):
-            last = await run(client, "parts = [os.urandom(700_000)]; n = len(parts[0])")
+            await run(client, "parts = [os.urandom(700_000)]; n = len(parts[0])")
+        last = await run(client, "m = 1")
         assert last.checkpoint is not None
         blobs, size = await named(client, last.checkpoint)
         assert size <= 3 * 1_100_000 + (4 << 20), (blobs, size)
@@ -143,7 +144,8 @@ async def test_many_small_checkpoints_become_few_blobs(tmp_path: Path, monkeypat
     async with Client.open(tmp_path / "state") as client:
         await run(client, "import os; every = {}")
         for n in range(30):
-            last = await run(client, f"v{n} = [os.urandom(50_000), {n}]; every[{n}] = hash(v{n}[0])")
+            await run(client, f"v{n} = [os.urandom(50_000), {n}]; every[{n}] = hash(v{n}[0])")
+        last = await run(client, "m = 1")
         assert last.checkpoint is not None
         assert (await named(client, last.checkpoint))[0] <= 8 + 5 + 2
     async with Client.open(tmp_path / "state") as client:
@@ -156,7 +158,7 @@ async def test_what_cannot_be_put_together_stays_where_it_is_and_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harm: str
 ) -> None:
     monkeypatch.setattr("perdure.workers.checkpoints.CHAIN", 1)
-    state = tmp_path / "state"
+    state, put = tmp_path / "state", FolderBlobs.put
     async with Client.open(state) as client:
         await run(client, "import os; a = [os.urandom(900_000)]; b = [os.urandom(90_000)]; h = hash(b[0])")
         (path,) = (path for path in (state / "blobs").glob("??/*") if path.stat().st_size > 900_000)
@@ -164,7 +166,6 @@ async def test_what_cannot_be_put_together_stays_where_it_is_and_is_said(
         if harm == "damaged":
             path.write_bytes(b"x" + content[1:])
         else:
-            put = FolderBlobs.put
 
             async def failing(self: FolderBlobs, data: Any) -> str:
                 if len(data) > 80_000:
@@ -174,7 +175,7 @@ async def test_what_cannot_be_put_together_stays_where_it_is_and_is_said(
             monkeypatch.setattr(FolderBlobs, "put", failing)
         result = await run(client, "del a")
         assert any("could not be put together" in note for note in result.notes), result.notes
-        monkeypatch.setattr(FolderBlobs, "put", FolderBlobs.put if harm == "damaged" else put)
+        monkeypatch.setattr(FolderBlobs, "put", put)
         path.write_bytes(content)
         assert not (await run(client, "c = 1")).notes
     async with Client.open(state) as client:

@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 #include <unistd.h>
 
@@ -33,6 +34,11 @@ int renameat(int a, const char *old, int b, const char *new) { REAL(renameat); s
 int unlink(const char *path) { REAL(unlink); step(); return real(path); }
 int unlinkat(int fd, const char *path, int flags) { REAL(unlinkat); step(); return real(fd, path, flags); }
 int mkdir(const char *path, mode_t mode) { REAL(mkdir); step(); return real(path, mode); }
+int utimensat(int fd, const char *path, const struct timespec when[2], int flags) {
+    REAL(utimensat); step(); return real(fd, path, when, flags);
+}
+int fchown(int fd, uid_t owner, gid_t group) { REAL(fchown); step(); return real(fd, owner, group); }
+int symlinkat(const char *target, int fd, const char *path) { REAL(symlinkat); step(); return real(target, fd, path); }
 int ftruncate64(int fd, off64_t size) { REAL(ftruncate64); step(); return real(fd, size); }
 int ftruncate(int fd, off_t size) { REAL(ftruncate); step(); return real(fd, size); }
 int open64(const char *path, int flags, ...) {

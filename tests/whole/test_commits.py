@@ -21,7 +21,8 @@ KILLS = int(os.environ.get("PERDURE_COMMIT_KILLS", "4"))
 NEVER = 10**9
 LOOK = """
 import os
-small, big == b'2' * 100_000, open('a').read(), len(open('b', 'rb').read()), sorted(os.listdir())
+kept = big == b'2' * 100_000, hash(v3[0]) == digest, 'v0' in globals()
+small, *kept, open('a').read(), len(open('b', 'rb').read()), sorted(os.listdir())
 """
 
 
@@ -62,6 +63,6 @@ async def test_killed_at_any_change_to_files_the_session_is_whole(tmp_path: Path
             result = await client.execution("s@2").result()
             assert result.status == "ok", (at, result)
             found = await (await (await client.session("s")).submit(LOOK)).result()
-            assert found.value == (2, True, "2", 100_000, ["a", "b"]), (at, found)
+            assert found.value == (2, True, True, False, "2", 100_000, ["a", "b"]), (at, found)
             assert (await check(client.substrate)).problems == (), at
-    assert killed >= (KILLS or changes) - 2, "the last ones may come after the result"
+    assert killed >= 0.8 * (KILLS or changes) - 1, "how many there are differs a little; the last may come too late"

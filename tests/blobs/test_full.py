@@ -14,12 +14,21 @@ from perdure.engine import Client, blobs_folder
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
-async def test_a_commit_that_finds_no_room_is_made_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+@pytest.mark.parametrize(
+    ("where", "error"),
+    [
+        pytest.param("write_all", OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), id="no room"),
+        pytest.param("write_all", OSError(errno.EIO, os.strerror(errno.EIO)), id="a write that fails"),
+        pytest.param("fsync", OSError(errno.EIO, os.strerror(errno.EIO)), id="a sync that fails"),
+        pytest.param("write_all", OSError(errno.EACCES, os.strerror(errno.EACCES)), id="permission lost"),
+        pytest.param("write_all", MemoryError(), id="no memory"),
+    ],
+)
+async def test_a_commit_that_cannot_be_written_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, error: Exception
 ) -> None:
     paid: list[int] = []
-    failures = 2
+    failures = 1
 
     @capability("pay", effect="unknown")
     async def pay(cents: int) -> int:
@@ -27,22 +36,23 @@ async def test_a_commit_that_finds_no_room_is_made_again(
         paid.append(cents)
         return len(paid)
 
-    write = blobs_folder.write_all
+    home: Any = blobs_folder if where == "write_all" else os
+    write = getattr(home, where)
 
-    def failing(*arguments: Any) -> int:
+    def failing(*arguments: Any) -> Any:
         nonlocal failures
         if not failures:
             return write(*arguments)
         failures -= 1
-        raise OSError(number, os.strerror(number))
+        raise error
 
     async with Client.open(tmp_path / "state", capabilities=[pay]) as client:
         session = await client.session("s", grants=["pay"])
         assert (await (await session.submit("kept = 'before'")).result()).status == "ok"
-        monkeypatch.setattr(blobs_folder, "write_all", failing)
+        monkeypatch.setattr(home, where, failing)
         execution = await session.submit("import os; n = pay(5); big = os.urandom(200_000); n")
         result = await execution.result()
         assert (result.status, result.value, paid) == ("ok", 1, [5])
-        assert result.attempts == 3
+        assert result.attempts == 2
         assert failures == 0
         assert (await (await session.submit("kept, n, len(big)")).result()).value == ("before", 1, 200_000)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import textwrap
 
+import pytest
+
 from .kit import Session
 
 
@@ -81,6 +83,27 @@ def test_a_hook_that_never_ends_is_stopped(session: Session) -> None:
     assert first.dumped["x"]["status"] == "lost"
     assert "0.5 seconds" in first.dumped["x"]["why"]
     session.run("assert y == 1")
+
+
+@pytest.mark.parametrize("more", [8, 45])
+def test_a_value_that_takes_more_memory_than_is_left_costs_itself(session: Session, more: int) -> None:
+    """However far its pickling comes: the rest is kept, and is the same afterwards."""
+    first = session.run(
+        code(f"""
+        import resource
+        a = [1]; b = {{'a': a}}; c = 'text'
+        big = ['x' * 50 + str(number) for number in range(300_000)]
+        used = int(open('/proc/self/statm').read().split()[0]) * 4096
+        resource.setrlimit(resource.RLIMIT_AS, (used + {more} * 1_000_000, -1))
+        """)
+    )
+    entry = first.dumped["big"]
+    assert {each["status"] for name, each in first.dumped.items() if name != "big"} == {"kept"}
+    assert entry["status"] == "kept" or "raise the limit memory_bytes" in entry["why"], entry
+    assert entry["status"] == "lost" or more > 8
+    session.run(
+        "assert b['a'] is a and a == [1] and c == 'text'; assert len(big) == 300_000 if type(big) is list else 1"
+    )
 
 
 def test_a_timer_of_the_user_goes_on_after_a_dump(session: Session) -> None:

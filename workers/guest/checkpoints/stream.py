@@ -85,6 +85,10 @@ def _unframed(data: bytes, at: int) -> int:
     return 1 + width + int.from_bytes(data[at + 1 : at + 1 + width], "little")
 
 
+#: Why a value is lost that takes more memory to pickle than there is.
+NO_MEMORY = "no memory was left to pickle it; raise the limit memory_bytes, or keep it in a file of the workspace"
+
+
 @dataclass(slots=True)
 class Written:
     """One unit as it was pickled."""
@@ -122,13 +126,20 @@ class Writer:
 
     def write(self, values: list[Any], stand_in: Callable[[int, str], Lost]) -> Written:
         """Pickle the roots of one unit; never raises for what they do, and stores `stand_in(which, why)` instead."""
-        pickler = self._pickler
         if self._memo_grew:
             # The memo of a large unit stays as large as it was, and is emptied slot by slot.
-            state = vars(pickler)
-            self._renew()
-            pickler = self._pickler
-            vars(pickler).update(state)
+            self._renew_within()
+        try:
+            return self._write(values, stand_in)
+        except (MemoryError, ValueError):
+            # Which of its roots share what is not known any more. And a memory file that could not grow is closed.
+            self._renew_within()
+        made = self._write([stand_in(which, NO_MEMORY) for which in range(len(values))], stand_in)
+        made.failures.update(dict.fromkeys(range(len(values)), NO_MEMORY))
+        return made
+
+    def _write(self, values: list[Any], stand_in: Callable[[int, str], Lost]) -> Written:
+        pickler = self._pickler
         pickler.clear_memo()
         pickler.begin_unit()
         self._buffers = []
@@ -141,7 +152,8 @@ class Writer:
             try:
                 self._segment(value)
             except BaseException as error:
-                made.failures[which] = why = f"it could not be stored: {type(error).__name__}: {error}"
+                why = f"it could not be stored: {type(error).__name__}: {error}"
+                made.failures[which] = why = NO_MEMORY if isinstance(error, MemoryError) else why
                 self._segment(stand_in(which, why))
             parts.append(without_frames(self._file.getvalue()))
             size += len(parts[-1])
@@ -158,8 +170,14 @@ class Writer:
         """Let go of every value: the pickler and its callback would keep them until the next collection."""
         self._pickler = None
         self._buffers = []
-        self._file.seek(0)
-        self._file.truncate()
+        self._file = io.BytesIO()
+
+    def _renew_within(self) -> None:
+        """Take another pickler in the middle of a checkpoint."""
+        state = vars(self._pickler)
+        self._file = io.BytesIO()
+        self._renew()
+        vars(self._pickler).update(state)
 
     def _renew(self) -> None:
         self._pickler = self._kind(self._file, PROTOCOL, buffer_callback=self._take_buffer)

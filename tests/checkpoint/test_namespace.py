@@ -165,3 +165,32 @@ def test_the_process_is_as_the_code_left_it(session: Session) -> None:
         else: assert False
         """)
     )
+
+
+def test_levels_of_loggers_and_options_of_pandas(session: Session) -> None:
+    session.run(
+        code("""
+        import logging, pandas as pd
+        logging.getLogger('a.b').setLevel(logging.DEBUG); logging.getLogger('quiet').disabled = True
+        logging.getLogger('alone').propagate = False
+        pd.set_option('display.max_rows', 7); pd.options.display.precision = 3
+        """)
+    )
+    session.run(
+        code("""
+        import sys
+        assert logging.getLogger('a.b').level == logging.DEBUG and logging.getLogger('quiet').disabled
+        assert not logging.getLogger('alone').propagate
+        assert pd.get_option('display.max_rows') == 7 and pd.get_option('display.precision') == 3
+        pd.reset_option('display.max_rows'); pd.reset_option('display.precision'); logging.getLogger('a.b').setLevel(0)
+        logging.getLogger('alone').propagate = True; logging.getLogger('quiet').disabled = False
+        del pd
+        """)
+    )
+    session.run(
+        code("""
+        import sys
+        assert 'pandas' not in sys.modules, 'nothing of it is left, and it costs a restore nothing'
+        assert logging.getLogger('a.b').level == 0 and logging.getLogger('alone').propagate
+        """)
+    )

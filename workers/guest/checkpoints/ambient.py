@@ -6,11 +6,15 @@ changes are stored, and put on top of whatever the next guest is born with.
 
 from __future__ import annotations
 
+import copy
 import importlib
 import os
 import sys
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 
 def _folder() -> str:
@@ -30,7 +34,47 @@ class Birth:
         self.cwd = _folder()
         self.filters = list(warnings.filters)
         self.recursion = sys.getrecursionlimit()
+        self.loggers = _loggers()
 
+
+def _loggers() -> dict[str, list[Any]]:
+    """Return level, and whether it is disabled and hands on, of every logger but the root that was given any."""
+    module = sys.modules.get("logging")
+    if module is None:
+        return {}
+    nobody = module.PlaceHolder
+    return {
+        name: [logger.level, bool(logger.disabled), bool(logger.propagate)]
+        for name, logger in list(module.Logger.manager.loggerDict.items())
+        if type(logger) is not nobody and (logger.level or logger.disabled or not logger.propagate)
+    }
+
+
+class _Options:
+    """The options of pandas that code changed, as JSON data; what is no plain value stays out."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, Any] | None = None
+        self._found: dict[str, Any] = {}
+
+    def changed(self) -> dict[str, Any]:
+        config: Any = sys.modules.get("pandas._config.config")
+        everything = getattr(config, "_global_config", None)
+        # Nobody gives two answers to one question: it is looked at in full only when something in it changed.
+        if everything is None or everything == self._seen:
+            return self._found
+        self._seen = copy.deepcopy(everything)
+        self._found = {}
+        for key, option in config._registered_options.items():
+            found: Any = everything
+            for part in key.split("."):
+                found = found[part]
+            if type(found) in (int, float, str, bool, type(None)) and found != option.defval:
+                self._found[key] = found
+        return self._found
+
+
+_options = _Options()
 
 birth = Birth()
 
@@ -56,6 +100,12 @@ def capture_early() -> dict[str, Any]:
         early["cwd"] = _folder()
     if sys.getrecursionlimit() != birth.recursion:
         early["recursion"] = sys.getrecursionlimit()
+    loggers = _loggers()
+    if loggers != birth.loggers:
+        early["loggers"] = loggers
+    options = _options.changed()
+    if options:
+        early["pandas"] = options
     return early
 
 
@@ -124,8 +174,11 @@ def mark(key: str, value: Any) -> Any:
     return None
 
 
-def apply_late(late: dict[str, Any]) -> None:
-    """Put back what `capture_late` returned."""
+def apply_late(late: dict[str, Any], early: Mapping[str, Any]) -> None:
+    """Put back what `capture_late` returned, and what of `capture_early` needs libraries."""
+    _set_loggers(early.get("loggers", birth.loggers))
+    if "pandas" in early:
+        _set_options(early["pandas"])
     if "random" in late:
         importlib.import_module("random").setstate(late["random"])
     if "decimal" in late:
@@ -136,3 +189,29 @@ def apply_late(late: dict[str, Any]) -> None:
     # The only public way to make the module notice that its filters changed.
     with warnings.catch_warnings():
         pass
+
+
+def _set_loggers(loggers: Mapping[str, Sequence[Any]]) -> None:
+    if not loggers and "logging" not in sys.modules:
+        return
+    logging = importlib.import_module("logging")
+    for name in _loggers().keys() - loggers.keys():
+        logger = logging.getLogger(name)
+        logger.setLevel(0)
+        logger.disabled, logger.propagate = False, True
+    for name, (level, disabled, propagate) in loggers.items():
+        logger = logging.getLogger(name)
+        logger.setLevel(level)
+        logger.disabled, logger.propagate = disabled, propagate
+
+
+def _set_options(options: Mapping[str, Any]) -> None:
+    try:
+        pandas = importlib.import_module("pandas")
+    except ImportError:
+        return  # what the session has of it says so itself
+    for key, value in options.items():
+        try:
+            pandas.set_option(key, value)
+        except Exception:  # noqa: S110 - of another version: it has other options
+            pass

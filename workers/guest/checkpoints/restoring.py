@@ -295,7 +295,7 @@ class Restoration:
                 found = self._values[value[0]] if type(value) is list else self._atom(name, value)
                 if type(found) is not Lost:
                     late[name.removeprefix(AMBIENT)] = found
-        ambient.apply_late(late)
+        ambient.apply_late(late, self._manifest["early"])
 
     def _report(self) -> None:
         losses = self._manifest["losses"]

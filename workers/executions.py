@@ -40,8 +40,9 @@ __all__ = ["Executions"]
 
 log = structlog.get_logger()
 
-#: A cancel is looked for from this long after the start on: most executions are over by then and pay nothing (s).
-WATCH_AFTER = 0.25
+#: A cancel is looked for from this long after the start on: most executions are over by then and pay nothing, and
+#: whoever cancels one that has just begun waits hardly longer (s).
+WATCH_AFTER = 0.05
 #: What handlers of a lost attempt have come to is kept so long for the next one (s): longer than a lease, and than a
 #: worker elsewhere takes that has it in between and dies.
 OUTCOMES_KEPT = 120.0

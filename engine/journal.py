@@ -234,6 +234,11 @@ class Journal:
         line = held.line if held is not None and held.line else call.request.line
         return Divergence("missing", call.request.path, line, str(call.request), got)
 
+    @property
+    def all_written(self) -> bool:
+        """Whether every recorded write was seen again: those that come now are new."""
+        return self.seen_writes >= len(self.writes)
+
     def write(self, stream: str, text: str) -> bool:
         """Count one write of the guest; True if it is new and must be recorded and shown."""
         index = self.seen_writes

@@ -6,16 +6,28 @@ The guest is hostile: a length is checked before its payload is kept, and anythi
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
-from .messages import ProtocolViolation, StreamOpened, parse
+from .messages import ProtocolViolation, StreamOpened, Written, parse
 
 if TYPE_CHECKING:
     from .messages import FromGuest
 
-__all__ = ["CHUNK", "HEADER", "MAX_FRAME", "MAX_STREAM", "MAX_STREAMS", "MESSAGE", "STREAM", "Frames"]
+__all__ = [
+    "CHUNK",
+    "COUNTED",
+    "HEADER",
+    "MAX_FRAME",
+    "MAX_STREAM",
+    "MAX_STREAMS",
+    "MESSAGE",
+    "NUMBERS",
+    "STREAM",
+    "TEXT",
+    "Frames",
+]
 
-#: The largest frame, kind and payload: large enough that framing costs nothing, small enough to be held twice.
+#: The largest frame, all behind its length: large enough that framing costs nothing, small enough to be held twice.
 MAX_FRAME: Final = 1 << 20
 #: The largest stream: a namespace image. Beyond this a guest needs another way to keep its data.
 MAX_STREAM: Final = 4 << 30
@@ -25,10 +37,20 @@ MAX_STREAMS: Final = 8
 MAX_STREAMED: Final = MAX_STREAM + (64 << 20)
 #: Frames within so many seconds. Honest ones are slowed by what is done with them, to far below this.
 MAX_FRAMES, FRAMES_WINDOW = 200_000, 10.0
+#: Writes count less: one costs a twentieth of a message, and what is recorded of them holds their printer back.
+TEXTS_A_FRAME: Final = 20
+#: Characters of writes that are handed on at once.
+TEXTS_MAX: Final = 64 << 10
 
-HEADER: Final = struct.Struct(">IB")
+#: Length of what follows, kind, number (from 1, without a gap), and the sender's monotonic clock in ns.
+HEADER: Final = struct.Struct(">IBIQ")
+#: What a length counts beside the payload.
+COUNTED: Final = HEADER.size - 4
+#: The number of a frame comes round after this.
+NUMBERS: Final = (1 << 32) - 1
 STREAM: Final = struct.Struct(">I")
-MESSAGE, CHUNK = 0, 1
+MESSAGE, CHUNK, TEXT = 0, 1, 2
+_STREAMS: Final[dict[bytes, Literal["stdout", "stderr"]]] = {b"\x01": "stdout", b"\x02": "stderr"}
 
 
 class Frames:
@@ -41,6 +63,8 @@ class Frames:
         self._recent = 0
         #: Frames taken in all.
         self.taken = 0
+        #: When the frame taken last was sent, on the guest's monotonic clock (ns), which is this machine's.
+        self.sent_at = 0
 
     @property
     def partial(self) -> bool:
@@ -51,11 +75,19 @@ class Frames:
         """Add bytes."""
         self._buffer += data
 
-    def next(self, now: float) -> FromGuest | None:
-        """Take the next message that is whole; None if more bytes are needed. Raises ProtocolViolation."""
-        while (frame := self._frame()) is not None:
-            self._count(now)
-            kind, payload = frame
+    def next(self, now: float) -> FromGuest | Written | None:
+        """Take the next message that is whole, or the writes up to it; None if more bytes are needed.
+
+        Raises ProtocolViolation.
+        """
+        while (head := self._head()) is not None:
+            kind, end = head
+            if kind == TEXT:
+                return self._texts(now)
+            payload = bytes(memoryview(self._buffer)[HEADER.size : end])
+            del self._buffer[:end]
+            self.taken += 1
+            self._count(now, TEXTS_A_FRAME)
             if kind == CHUNK:
                 self._chunk(payload)
                 continue
@@ -73,26 +105,53 @@ class Frames:
             raise ProtocolViolation(msg)
         return bytes(data)
 
-    def _frame(self) -> tuple[int, bytes] | None:
+    def _head(self) -> tuple[int, int] | None:
+        """Return the kind of the next frame, and where it ends, if it is whole."""
         if len(self._buffer) < HEADER.size:
             return None
-        length, kind = HEADER.unpack_from(self._buffer)
-        if not 1 <= length <= MAX_FRAME or kind not in (MESSAGE, CHUNK):
+        length, kind, number, sent_at = HEADER.unpack_from(self._buffer)
+        if not COUNTED <= length <= MAX_FRAME or kind > TEXT:
             msg = f"a frame of kind {kind} and length {length}"
             raise ProtocolViolation(msg)
-        end = HEADER.size + length - 1
-        if len(self._buffer) < end:
+        if number != self.taken % NUMBERS + 1:
+            msg = f"frame {number} after frame {self.taken}"
+            raise ProtocolViolation(msg)
+        if len(self._buffer) < 4 + length:
             return None
-        payload = bytes(memoryview(self._buffer)[HEADER.size : end])
-        del self._buffer[:end]
-        return kind, payload
+        self.sent_at = sent_at
+        return kind, 4 + length
 
-    def _count(self, now: float) -> None:
-        self.taken += 1
-        self._recent += 1
+    def _texts(self, now: float) -> Written:
+        """Take the write that comes next, and those to the same stream behind it; what is wrong is left to be found."""
+        buffer, texts = self._buffer, []
+        stream = buffer[HEADER.size : HEADER.size + 1]
+        start = size = 0
+        while size < TEXTS_MAX and start + HEADER.size < len(buffer):
+            length, kind, number, _ = HEADER.unpack_from(buffer, start)
+            begin, end = start + HEADER.size, start + 4 + length
+            expected = kind == TEXT and number == self.taken % NUMBERS + 1 and length > COUNTED + 1
+            if not expected or end > len(buffer) or buffer[begin : begin + 1] != stream:
+                break
+            try:
+                texts.append(str(memoryview(buffer)[begin + 1 : end], "utf-8"))
+            except UnicodeDecodeError:
+                break
+            size += end - begin
+            start = end
+            self.taken += 1
+        if bytes(stream) not in _STREAMS or not texts:
+            # One without content costs its sender nothing, and could come for ever.
+            msg = "a write without content, to no stream, or not in UTF-8"
+            raise ProtocolViolation(msg)
+        del buffer[:start]
+        self._count(now, len(texts))
+        return Written(_STREAMS[bytes(stream)], texts)
+
+    def _count(self, now: float, weight: int) -> None:
+        self._recent += weight
         if now - self._window > FRAMES_WINDOW:
-            self._recent, self._window = 1, now
-        elif self._recent > MAX_FRAMES:
+            self._recent, self._window = weight, now
+        elif self._recent > MAX_FRAMES * TEXTS_A_FRAME:
             msg = f"more than {MAX_FRAMES} frames within {FRAMES_WINDOW:g} s"
             raise ProtocolViolation(msg)
 

@@ -21,6 +21,7 @@ from .guest.ends import NOTE_AT, own_signal
 from .identity import identity_of
 from .link import Link, LinkClosed
 from .messages import ProtocolViolation, Ready
+from .orders import Start
 from .zygote import STATUS_TIMEOUT, UNKNOWN, ZygoteGone
 
 if TYPE_CHECKING:
@@ -213,7 +214,7 @@ class Guest:
             raise ZygoteGone("a guest that was kept ready has ended") from exc
         try:
             async with asyncio.timeout(START_TIMEOUT):
-                await self.link.send({"t": "start", "config": config})
+                await self.link.send(Start(config=config))
                 ready = await self.link.receive()
         except (LinkClosed, ProtocolViolation, TimeoutError) as exc:
             if isinstance(exc, LinkClosed):

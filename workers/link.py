@@ -8,18 +8,21 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+import time
+from typing import TYPE_CHECKING
 
 from perdure.engine.refs import dumped
 
-from .frames import CHUNK, HEADER, MAX_FRAME, MAX_STREAM, MESSAGE, STREAM, Frames
+from .frames import CHUNK, COUNTED, HEADER, MAX_FRAME, MAX_STREAM, MESSAGE, NUMBERS, STREAM, Frames
 from .messages import ProtocolViolation
+from .orders import OpenStream
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Awaitable, Callable, Sequence
 
-    from .messages import FromGuest
+    from .messages import FromGuest, Written
+    from .orders import Order
 
 __all__ = ["MAX_FRAME", "MAX_STREAM", "Link", "LinkClosed"]
 
@@ -44,6 +47,9 @@ class Link:
         self._reader = reader
         self._writer = writer
         self._next_stream = 1
+        self._number = 0
+        #: When something was last heard, on this machine's monotonic clock.
+        self.heard_at = time.monotonic()
         #: Keeps what is no whole message yet: whoever reads may be cancelled in between.
         self._frames = Frames()
         self._heard = 0
@@ -58,7 +64,7 @@ class Link:
 
     # -- from the guest ---------------------------------------------------------
 
-    async def receive(self) -> FromGuest:
+    async def receive(self) -> FromGuest | Written:
         """Return the next message, streams put together on the way. Raises LinkClosed, ProtocolViolation."""
         loop = asyncio.get_running_loop()
         if self._heard % TURN == TURN - 1:
@@ -93,9 +99,10 @@ class Link:
             msg = "the guest closed its channel"
             raise LinkClosed(msg)
         self._frames.feed(data)
+        self.heard_at = time.monotonic()
         return True
 
-    async def pump(self, handle: Callable[[FromGuest], Awaitable[None]]) -> None:
+    async def pump(self, handle: Callable[[FromGuest | Written], Awaitable[None]]) -> None:
         """Hand every message to ``handle``, one after another, until the link closes or the guest misbehaves."""
         while True:
             await handle(await self.receive())
@@ -106,10 +113,9 @@ class Link:
 
     # -- to the guest -------------------------------------------------------------
 
-    async def send(self, message: dict[str, Any]) -> None:
+    async def send(self, order: Order) -> None:
         """Send one message (which must fit a frame). Raises LinkClosed."""
-        payload = dumped(message)
-        self._put(MESSAGE, payload)
+        self._put(MESSAGE, dumped(order.to_wire()))
         await self._drain()
 
     async def send_stream(self, data: bytes | memoryview | Sequence[bytes]) -> int:
@@ -117,7 +123,7 @@ class Link:
         pieces = [data] if isinstance(data, bytes | memoryview) else data
         stream = self._next_stream
         self._next_stream += 1
-        await self.send({"t": "stream", "id": stream, "size": sum(map(len, pieces))})
+        await self.send(OpenStream(id=stream, size=sum(map(len, pieces))))
         head = STREAM.pack(stream)
         for piece in pieces:
             view = memoryview(piece)
@@ -127,13 +133,14 @@ class Link:
         return stream
 
     def _put(self, kind: int, payload: bytes) -> None:
-        if len(payload) + 1 > MAX_FRAME:
+        if len(payload) + COUNTED > MAX_FRAME:
             msg = f"a message of {len(payload)} bytes does not fit a frame"
             raise ValueError(msg)
         if self._writer.is_closing():
             msg = "the guest closed its channel"
             raise LinkClosed(msg)
-        self._writer.write(HEADER.pack(len(payload) + 1, kind) + payload)
+        self._number = self._number % NUMBERS + 1
+        self._writer.write(HEADER.pack(len(payload) + COUNTED, kind, self._number, time.monotonic_ns()) + payload)
 
     async def _drain(self) -> None:
         try:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -25,6 +26,7 @@ __all__ = [
     "StateLost",
     "StepEnds",
     "StreamOpened",
+    "Written",
     "parse",
 ]
 
@@ -97,6 +99,16 @@ class Output(_Message):
     stream: Literal["stdout", "stderr"]
     text: str
     entered: Entered | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Writes to one stream, which came as frames of their own; each is recorded as one."""
+
+    t: ClassVar = "output"
+    entered: ClassVar = None
+    stream: Literal["stdout", "stderr"]
+    texts: list[str]
 
 
 class Display(_Message):

@@ -31,6 +31,8 @@ __all__ = ["Owner", "Recorder"]
 OUTPUT_DELAY = 0.015
 #: A record of output holds about this many characters at the most.
 OUTPUT_BATCH = 64 * 1024
+#: What a write weighs beside its characters: its length is recorded, and an empty line is not for nothing.
+WRITE_WEIGHT = 8
 #: Unrecorded output beyond this stops the reading of the guest until it is written.
 OUTPUT_BACKLOG = 1024 * 1024
 
@@ -146,20 +148,22 @@ class Recorder:
         """Record a call's outcome: in its record, or in one that is written with it."""
         self._put(_Answer(request, effect, outcome, record))
 
-    async def write(self, stream: str, text: str) -> None:
-        """Record output; returns when there is room for more."""
+    async def write(self, stream: str, texts: list[str]) -> None:
+        """Record output, write by write; returns when there is room for more."""
         last = self._last_writes()
         if last.chunks and last.chunks[-1][0] == stream:
-            last.chunks[-1][1].append(text)
+            last.chunks[-1][1] += texts
         else:
-            last.chunks.append([stream, [text]])
-        await self._added(last, len(text), len(text))
+            last.chunks.append([stream, list(texts)])
+        characters = sum(map(len, texts))
+        await self._added(last, characters, characters, characters + WRITE_WEIGHT * len(texts))
 
     async def show(self, data: dict[str, str]) -> None:
         """Record a display among the output; returns when there is room for more."""
         last = self._last_writes()
         last.chunks.append([DISPLAY, data])
-        await self._added(last, 1, sum(map(len, data.values())))
+        weight = sum(map(len, data.values()))
+        await self._added(last, 1, weight, weight)
 
     def _last_writes(self) -> _Writes:
         last = self._queue[-1] if self._queue else None
@@ -168,11 +172,11 @@ class Recorder:
             self._put(last)
         return last
 
-    async def _added(self, last: _Writes, characters: int, weight: int) -> None:
+    async def _added(self, last: _Writes, characters: int, shown: int, weight: int) -> None:
         last.characters += characters
         last.weight += weight
         self._backlog += weight
-        self._shown += weight
+        self._shown += shown
         if self.most is not None and self._shown > self.most:
             msg = f"it showed more than {self.most} characters, which output_characters and display_bytes do not allow"
             raise ProtocolViolation(msg)

@@ -37,7 +37,9 @@ from .messages import (
     ProtocolViolation,
     StateLost,
     StepEnds,
+    Written,
 )
+from .orders import Cancel, Execute, MakeCheckpoint, Reply, Settled
 from .recording import Recorder
 from .requests import request_of
 from .showing import bundle_of_display
@@ -174,7 +176,7 @@ class Run:
         """Ask the code to stop: a signal reaches Python code and awaits; the caller's patience does the rest."""
         self.cancelled = True
         try:
-            await self.guest.link.send({"t": "cancel"})
+            await self.guest.link.send(Cancel())
         except LinkClosed:
             return
         self.interrupt()
@@ -190,7 +192,7 @@ class Run:
 
     # -- driving ----------------------------------------------------------------
 
-    async def execute(self, message: dict[str, Any]) -> None:
+    async def execute(self, order: Execute) -> None:
         """Tell the guest what to run, with the recorded deliveries of the step, values fetched from where they are."""
         replay = {
             "deliveries": await self._recorded(),
@@ -198,19 +200,19 @@ class Run:
             "consumed": self.journal.consumed,
             "calls": self.journal.to_ask,
         }
-        data = dumped(replay)
+        large: dict[str, int] = {}
+        link, data = self.guest.link, dumped(replay)
         if len(data) > INLINE_LIMIT:
-            message["replay_stream"] = await self.guest.link.send_stream(data)
+            large["replay_stream"] = await link.send_stream(data)
         else:
-            message["replay"] = replay
-        if "variables" in message and len(brought := dumped(message["variables"])) > INLINE_LIMIT:
-            message["variables_stream"] = await self.guest.link.send_stream(brought)
-            del message["variables"]
-        code = message["code"].encode("utf-8", "surrogatepass")
+            order.replay = replay
+        if len(brought := dumped(order.variables)) > INLINE_LIMIT:
+            large["variables_stream"] = await link.send_stream(brought)
+        code = order.code.encode("utf-8", "surrogatepass")
         if len(code) > INLINE_LIMIT:
-            message["code_stream"] = await self.guest.link.send_stream(code)
-            del message["code"]
-        await self.guest.link.send(message)
+            large["code_stream"] = await link.send_stream(code)
+        inline = order.model_fields_set - {name.removesuffix("_stream") for name in large}
+        await link.send(order.model_construct(inline | {*large}, **{**order.__dict__, **large}))
 
     async def go_on(self, step: int) -> None:
         """Let the guest begin the next step, its own being settled. Raises GuestDied."""
@@ -220,7 +222,7 @@ class Run:
         self.recorder.begin(step, self.journal)
         self.waiting.begin()
         try:
-            await self.guest.link.send({"t": "settled", "ok": True})
+            await self.guest.link.send(Settled(ok=True))
         except LinkClosed:
             raise GuestDied(await asyncio.shield(self.guest.died)) from None
 
@@ -290,7 +292,7 @@ class Run:
 
     # -- what the guest says -------------------------------------------------------
 
-    async def handle(self, message: FromGuest) -> None:
+    async def handle(self, message: FromGuest | Written) -> None:
         """Act on one message of the guest."""
         match message:
             case Call():
@@ -300,7 +302,7 @@ class Run:
             case Abandon():
                 self._enter(message.entered)
                 self._abandoned(message.path)
-            case Output() | Display():
+            case Written() | Output() | Display():
                 self._enter(message.entered)
                 self._idle = None
                 await self._shows(message)
@@ -337,17 +339,22 @@ class Run:
             self._owed.difference_update(item[1] for item in new if item[0] == "r")
             self.recorder.enter(new)
 
-    async def _shows(self, message: Output | Display) -> None:
-        if isinstance(message, Output):
-            await self._wrote(message)
-        else:
+    async def _shows(self, message: Written | Output | Display) -> None:
+        if isinstance(message, Display):
             await self._displayed(message)
+        else:
+            await self._wrote(message.stream, message.texts if isinstance(message, Written) else [message.text])
 
-    async def _wrote(self, output: Output) -> None:
-        if self.journal.write(output.stream, output.text):
-            self.writes += 1
-            await self.recorder.write(output.stream, output.text)
-        elif self.strict and self.journal.differs is not None:
+    async def _wrote(self, stream: str, texts: list[str]) -> None:
+        new = texts
+        if self.journal.all_written:
+            self.journal.seen_writes += len(texts)
+        else:
+            new = [text for text in texts if self.journal.write(stream, text)]
+        if new:
+            self.writes += len(new)
+            await self.recorder.write(stream, new)
+        if self.strict and self.journal.differs is not None:
             self._finish(Diverging(self.journal.differs))
 
     async def _displayed(self, display: Display) -> None:
@@ -369,7 +376,7 @@ class Run:
             self._finish(Stepping(message))
             return
         self.guest.link.take(message.stream)
-        await self.guest.link.send({"t": "settled", "ok": False})
+        await self.guest.link.send(Settled(ok=False))
 
     async def _ended(self, done: Done) -> None:
         divergence = self.journal.rested(self._held[0] if self._held else None, "ended")
@@ -541,18 +548,17 @@ class Run:
             self._idle = None
         self._owed.add(path)
         self._attempt.tell(Delivering(self.execution, path))
-        message: dict[str, Any] = {"t": "reply", "path": path}
         if "error" in outcome:
-            message["error"] = outcome["error"]
+            reply = Reply(path=path, error=outcome["error"])
         else:
             data = await fetched(self.blobs, outcome["value"])
             raw = dumped(data)
             if len(raw) > INLINE_LIMIT:
-                message["value_stream"] = await self.guest.link.send_stream(raw)
+                reply = Reply(path=path, value_stream=await self.guest.link.send_stream(raw))
             else:
-                message["value"] = data
+                reply = Reply(path=path, value=data)
         try:
-            await self.guest.link.send(message)
+            await self.guest.link.send(reply)
         except LinkClosed:
             # The guest is dead, and its death ends the run; the record is what counts.
             await self.guest.died
@@ -585,7 +591,7 @@ class Run:
         """
         pump = asyncio.create_task(self.guest.link.pump(self.handle))
         try:
-            await self.guest.link.send({"t": "checkpoint", "since": since})
+            await self.guest.link.send(MakeCheckpoint(since=since))
             got = asyncio.create_task(self._images.get())
             try:
                 awaited: set[asyncio.Future[Any]] = {got, pump, self.guest.died}

@@ -15,6 +15,7 @@ from .checkpoints import held_by, packed, restore_workspace
 from .guests import Guest, GuestDied, GuestFailed, WorkspaceLock
 from .link import LinkClosed
 from .messages import Restored
+from .orders import Restore
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -59,7 +60,7 @@ async def fresh_guest(
 async def _restore(guest: Guest, content: Sequence[bytes]) -> None:
     try:
         stream = await guest.link.send_stream(content)
-        await guest.link.send({"t": "restore", "stream": stream})
+        await guest.link.send(Restore(stream=stream))
         answer = await guest.link.receive()
     except LinkClosed:
         raise GuestDied(await asyncio.shield(guest.died)) from None

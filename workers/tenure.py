@@ -28,6 +28,7 @@ from .endings import Ending, succeeded
 from .guests import GuestDied, GuestFailed, WorkspaceTaken
 from .link import LinkClosed
 from .messages import ProtocolViolation, StateLost
+from .orders import Execute
 from .pool import Idle, Parked
 from .run import Diverging, Ended, Losing, Resting, Run, Stepping
 from .starting import fresh_guest
@@ -219,37 +220,35 @@ class Tenure:
         run.strict = job.submission.strict_output
         limits = job.head.settings.limits
         run.recorder.most = limits.output_characters + limits.display_bytes + SAID_OF_CUTS
-        message = await self._message()
+        order = await self._message()
         # A guest of the first run had what this one lacks; it may not go on as if it had been lost then.
-        message["lost_ends"] = self._kept and not kept
-        await _tell(run, message)
+        order.lost_ends = self._kept and not kept
+        await _tell(run, order)
         self._attempt.tell(Launched(self._attempt.id, guest.pid, kept, journal.unasked))
         return run
 
-    async def _message(self) -> dict[str, Any]:
+    async def _message(self) -> Execute:
         submission, fork = self._job.submission, None
         if submission.fork is not None and submission.fork.step == self._step:
             fork = {"path": submission.fork.path, "seed": seed_of(self._job.head.settings.incarnation)}
+        order = Execute(
+            fork=fork,
+            execution=self._attempt.id,
+            code=submission.code,
+            filename=submission.filename or f"<{self._attempt.id}>",
+            argv=[submission.filename or "", *submission.argv],
+            flags=submission.flags,
+            step=self._step,
+            # What is to be undone as a whole is one step.
+            steps=None if submission.atomic else _policy(self._services.settings),
+            grants=self._services.describe(self._job.grants),
+        )
         brought = submission.variables
-        variables = {}
         # In a later step they are variables like the others.
         if brought is not None and not self._step:
-            values = await fetched(self._services.blobs, brought.values)
-            variables = {"variables": values, "strategy": brought.strategy}
-        return {
-            "t": "execute",
-            "fork": fork,
-            "execution": self._attempt.id,
-            "code": submission.code,
-            "filename": submission.filename or f"<{self._attempt.id}>",
-            "argv": [submission.filename or "", *submission.argv],
-            "flags": submission.flags,
-            "step": self._step,
-            # What is to be undone as a whole is one step.
-            "steps": None if submission.atomic else _policy(self._services.settings),
-            "grants": self._services.describe(self._job.grants),
-            **variables,
-        }
+            order.variables = await fetched(self._services.blobs, brought.values)
+            order.strategy = brought.strategy
+        return order
 
     async def _drive(self, run: Run) -> Result | None:
         """Go on until something ends; returns None if it is only a step."""
@@ -362,9 +361,9 @@ def _policy(settings: WorkerSettings) -> dict[str, float] | None:
     return {key: value for key, value in wanted.items() if value is not None} or None
 
 
-async def _tell(run: Run, message: dict[str, Any]) -> None:
+async def _tell(run: Run, order: Execute) -> None:
     try:
-        await run.execute(message)
+        await run.execute(order)
     except LinkClosed:
         raise GuestDied(await asyncio.shield(run.guest.died)) from None
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from perdure.capabilities.values import decode, encode
 from perdure.workers.guest.launch import argv, environment
-from perdure.workers.guest.wire import Chunk, Decoder, Streams, chunk_frames, message_frame
+from perdure.workers.guest.wire import CHUNK, MESSAGE, Chunk, Decoder, Framer, Streams, chunk_payloads, message_payload
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -120,6 +120,7 @@ class Host:
             self.pid = (spawn or _spawn)(python, self.config, theirs.fileno(), self.log)
         self._status: int | None = None
         self._decoder = Decoder()
+        self._framer = Framer()
         self.streams = Streams()
         self._next_stream = 0
         self._frames: list[dict[str, Any]] = []
@@ -156,13 +157,13 @@ class Host:
         self._sock.close()
 
     def send(self, message: dict[str, Any]) -> None:
-        self._sock.sendall(message_frame(message))
+        self._sock.sendall(self._framer.frame(MESSAGE, message_payload(message)))
 
     def send_stream(self, data: bytes) -> int:
         self._next_stream += 1
         self.send({"t": "stream", "id": self._next_stream, "size": len(data)})
-        for frame in chunk_frames(self._next_stream, data):
-            self._sock.sendall(frame)
+        for payload in chunk_payloads(self._next_stream, data):
+            self._sock.sendall(self._framer.frame(CHUNK, payload))
         return self._next_stream
 
     def printed(self) -> str:

@@ -10,7 +10,19 @@ from hypothesis import strategies as st
 
 from perdure.workers.guest.compiler import Cache, compile_source
 from perdure.workers.guest.replay import Deliveries
-from perdure.workers.guest.wire import MAX_FRAME, Chunk, Decoder, Streams, WireError, chunk_frames, message_frame
+from perdure.workers.guest.wire import (
+    CHUNK,
+    MAX_FRAME,
+    MESSAGE,
+    TEXT,
+    Chunk,
+    Decoder,
+    Framer,
+    Streams,
+    WireError,
+    chunk_payloads,
+    message_payload,
+)
 
 messages = st.dictionaries(st.text(), st.none() | st.integers() | st.text(), max_size=4).map(lambda d: {**d, "t": "x"})
 frames = messages | st.builds(Chunk, st.integers(0, 2**32 - 1), st.binary(min_size=1, max_size=300))
@@ -18,8 +30,11 @@ frames = messages | st.builds(Chunk, st.integers(0, 2**32 - 1), st.binary(min_si
 
 @given(st.lists(frames, max_size=8), st.lists(st.integers(1, 50), min_size=1))
 def test_frames_survive_any_cuts(items: list[dict[str, object] | Chunk], cuts: list[int]) -> None:
+    framer = Framer()
     data = b"".join(
-        b"".join(chunk_frames(each.stream, each.data)) if isinstance(each, Chunk) else message_frame(each)
+        b"".join(framer.frame(CHUNK, piece) for piece in chunk_payloads(each.stream, each.data))
+        if isinstance(each, Chunk)
+        else framer.frame(MESSAGE, message_payload(each))
         for each in items
     )
     decoder, got, start, turn = Decoder(), [], 0, 0
@@ -34,14 +49,17 @@ def test_frames_survive_any_cuts(items: list[dict[str, object] | Chunk], cuts: l
 @pytest.mark.parametrize(
     "data",
     [
-        (MAX_FRAME + 1).to_bytes(4) + b"\0",
-        b"\0\0\0\0\0",
-        b"\0\0\0\3\0{}",
-        b"\0\0\0\3\0[]",
-        b"\0\0\0\2\0{",
-        b"\0\0\0\2\7x",
-        b"\0\0\0\2\1x",
-        b"\xff\xff\xff\xff\0",
+        (MAX_FRAME + 1).to_bytes(4) + bytes(13),
+        bytes(17),
+        pytest.param(Framer().frame(MESSAGE, b"{}"), id="no type"),
+        pytest.param(Framer().frame(MESSAGE, b"[]"), id="no object"),
+        pytest.param(Framer().frame(MESSAGE, b"{"), id="no JSON"),
+        pytest.param(Framer().frame(7, b"x"), id="an unknown kind"),
+        pytest.param(Framer().frame(CHUNK, b"x"), id="a short chunk"),
+        pytest.param(Framer().frame(TEXT, b"x"), id="a write to nowhere"),
+        b"\xff\xff\xff\xff" + bytes(13),
+        b"\0\0\0\x0c" + bytes(13),
+        pytest.param(Framer().frame(MESSAGE, b'{"t":"cancel"}') * 2, id="a frame that comes twice"),
     ],
 )
 def test_what_is_not_a_frame_is_refused(data: bytes) -> None:
@@ -140,7 +158,6 @@ def test_code_too_deep_for_a_tree_still_compiles() -> None:
 
 
 def test_messages_are_plain_json() -> None:
-    frame = message_frame({"t": "x", "text": "é\ud800"})
-    assert json.loads(frame[5:]) == {"t": "x", "text": "é\ud800"}
+    assert json.loads(message_payload({"t": "x", "text": "é\ud800"})) == {"t": "x", "text": "é\ud800"}
     with pytest.raises(WireError):
-        message_frame({"t": "x", "text": "y" * MAX_FRAME})
+        message_payload({"t": "x", "text": "y" * MAX_FRAME})

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+from pydantic import ValidationError
 
 from perdure.workers.guest.orders import ORDERS, check
 from perdure.workers.guest.wire import WireError
 from perdure.workers.messages import FromGuest, ProtocolViolation
+from perdure.workers.orders import Order, Reply, Settled
 from perdure.workers.requests import check_text
 
 
@@ -39,6 +41,29 @@ def test_c1_every_message_of_the_documentation_is_in_a_table() -> None:
     said = {line.split("`")[1] for line in from_guest.splitlines() if line.startswith("| `")}
     known = {get_args(each.model_fields["t"].annotation)[0] for each in get_args(get_args(FromGuest)[0])}
     assert known == (said - {"t"}) | {"stream"}
+
+
+def test_c1_what_the_host_sends_is_a_model_and_the_guests_table_is_the_same() -> None:
+    models = {str(each.model_fields["t"].default): each for each in get_args(Order.__value__)}
+    assert {*models} == {*ORDERS}
+    for kind, model in models.items():
+        needed, allowed = ORDERS[kind]
+        fields = {name: field.is_required() for name, field in model.model_fields.items() if name != "t"}
+        assert {*fields} == {*needed, *allowed}, kind
+        assert {name for name, required in fields.items() if required} == {*needed}, kind
+
+
+def test_c1_only_what_is_set_is_sent_and_nothing_else_can_be() -> None:
+    assert Reply(path="main.0", value=None).to_wire() == {"t": "reply", "path": "main.0", "value": None}
+    assert Reply(path="\ud800.0", error={"type": "X"}).to_wire() == {
+        "t": "reply",
+        "path": "\ud800.0",
+        "error": {"type": "X"},
+    }
+    with pytest.raises(ValidationError):
+        Reply(path="main.0", valeu=1)  # type: ignore[call-arg]
+    with pytest.raises(ValidationError):
+        Settled(ok="perhaps")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from perdure.engine.errors import BadSubmission, SessionBusy
-from tests.whole.kit import World, bury_guests
+from tests.whole.kit import HIJACK, World, bury_guests
 
 if TYPE_CHECKING:
     from .kit import Talk
@@ -102,13 +102,12 @@ async def test_falsy_results_do_not_vanish(talk: Talk, value: object) -> None:
 async def test_what_is_not_granted_is_refused_by_the_host_and_not_by_absence(talk: Talk, world: World) -> None:
     await talk.client.session("bare", grants=[])
     code = (
-        "import json, os, struct\n"
-        "p = json.dumps({'t': 'call', 'path': 'main.0', 'name': 'pay', 'args': {'what': 'x'}, 'line': 1}).encode()\n"
-        "os.write(3, struct.pack('>IB', len(p) + 1, 0) + p)\n"
+        f"{HIJACK}"
+        "channel.send({'t': 'call', 'path': 'main.0', 'name': 'pay', 'args': {'what': 'x'}, 'line': 1})\n"
         "import time\ntime.sleep(0.3)"
     )
     session = await talk.client.session("bare")
-    await (await session.submit(code)).result()
+    assert (await (await session.submit(code)).result()).ok
     assert "pay x" not in world.effects()
 
 

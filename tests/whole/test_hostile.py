@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from .kit import opened, outcome
+from .kit import HIJACK, opened, outcome
 
 LOUD = "import os, struct\n"
 
@@ -13,16 +13,20 @@ LOUD = "import os, struct\n"
     "attack",
     [
         pytest.param(LOUD + "os.write(3, b'\\xff' * 64)", id="garbage on the channel"),
-        pytest.param(LOUD + "os.write(3, struct.pack('>IB', 2**31, 0))", id="a frame of two gigabytes"),
+        pytest.param(LOUD + "os.write(3, struct.pack('>IBIQ', 2**31, 0, 1, 0))", id="a frame of two gigabytes"),
         pytest.param(
-            LOUD + 'p = b\'{"t":"done","status":"ok","more":1}\'\nos.write(3, struct.pack(\'>IB\', len(p) + 1, 0) + p)',
+            LOUD
+            + 'p = b\'{"t":"done","status":"ok"}\'\nos.write(3, struct.pack(\'>IBIQ\', len(p) + 13, 0, 7777, 0) + p)',
+            id="a message that is not the runtime's",
+        ),
+        pytest.param(
+            HIJACK + "channel.send({'t': 'done', 'status': 'ok', 'more': 1})",
             id="a message with a field too many",
         ),
         pytest.param(
-            LOUD
-            + "import json\np = json.dumps({'t': 'call', 'path': 'main.9', 'name': 'look', "
-            + "'args': {'what': {'$ref': 'blake3:' + '0' * 64, 'size': 1}}}).encode()\n"
-            + "os.write(3, struct.pack('>IB', len(p) + 1, 0) + p)",
+            HIJACK
+            + "channel.send({'t': 'call', 'path': 'main.9', 'name': 'look', "
+            + "'args': {'what': {'$ref': 'blake3:' + '0' * 64, 'size': 1}}})",
             id="naming a blob",
         ),
     ],

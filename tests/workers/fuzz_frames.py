@@ -17,6 +17,7 @@ SEEDS = [
     b'{"t":"idle","waiting":["main.0"],"timers":[["main.1",2.5]],"consumed":3}',
     b'{"t":"done","status":"ok","value":{"$tuple":[1]},"has_value":true,"left":[],"notes":[]}',
     b'{"t":"stream","id":1,"size":3}',
+    b'{"t":"stream","id":1,"size":3}\xff\xff\x01\0\0\0\x01abc\xff\xff\x02\x01hello\n',
 ]
 
 
@@ -35,7 +36,12 @@ def main() -> int:
         # The first byte says how it is cut, and whether the rest is framed: most random lengths are refused at once.
         how, said = (data[0], data[1:]) if data else (0, b"")
         if how & 1:
-            said = b"".join(struct.pack(">IB", len(part) + 1, how >> 7) + part for part in said.split(b"\xff\xff"))
+            parts = said.split(b"\xff\xff")
+            heads = [
+                struct.pack(">IBIQ", max(0, len(part) - 1) + 13, part[0] % 3 if part else 0, n, 0)
+                for n, part in enumerate(parts, 1)
+            ]
+            said = b"".join(head + part[1:] for head, part in zip(heads, parts, strict=True))
         step = max(1, (how >> 1) & 63)
         try:
             for at in range(0, len(said), step):
@@ -47,7 +53,7 @@ def main() -> int:
 
     with tempfile.TemporaryDirectory() as corpus:
         for number, seed in enumerate(SEEDS):
-            (Path(corpus) / str(number)).write_bytes(b"\x01" + seed)
+            (Path(corpus) / str(number)).write_bytes(b"\x01\x00" + seed)
         atheris.Setup([*sys.argv, corpus], one_input)
         atheris.Fuzz()
     return 0

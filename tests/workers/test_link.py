@@ -11,15 +11,16 @@ from hypothesis import strategies as st
 
 from perdure.workers import frames
 from perdure.workers import link as link_module
-from perdure.workers.frames import MAX_FRAME, MAX_STREAM, MAX_STREAMS, Frames
+from perdure.workers.frames import COUNTED, HEADER, MAX_FRAME, MAX_STREAM, MAX_STREAMS, Frames
 from perdure.workers.link import Link, LinkClosed
-from perdure.workers.messages import Output, ProtocolViolation
+from perdure.workers.messages import Output, ProtocolViolation, Written
 
 WRITE = {"t": "output", "stream": "stdout", "text": "hello"}
 
 
-def frame(kind: int, payload: bytes, length: int | None = None) -> bytes:
-    return struct.pack(">IB", len(payload) + 1 if length is None else length, kind) + payload
+def frame(kind: int, payload: bytes, length: int | None = None, number: int = 0) -> bytes:
+    """A frame; the number is put in by ``numbered``."""
+    return struct.pack(">IBIQ", len(payload) + COUNTED if length is None else length, kind, number, 5) + payload
 
 
 def message(**fields: object) -> bytes:
@@ -30,13 +31,27 @@ def chunk(stream: int, data: bytes) -> bytes:
     return frame(1, struct.pack(">I", stream) + data)
 
 
+def text(data: bytes, stream: int = 1) -> bytes:
+    return frame(2, bytes([stream]) + data)
+
+
+def numbered(said: bytes) -> bytes:
+    """Number whole frames as their sender would; what is no frame stays what it is."""
+    out, at, number = bytearray(said), 0, 0
+    while at + HEADER.size <= len(out):
+        number += 1
+        struct.pack_into(">I", out, at + 5, number)
+        at += 4 + struct.unpack_from(">I", out, at)[0]
+    return bytes(out)
+
+
 async def hear(said: bytes, *, cut: bool = False) -> object:
     """Return the first message the host hears from a guest that says this (and, with ``cut``, then closes)."""
     ours, theirs = socket.socketpair()
     link = await Link.over(ours)
     theirs.setblocking(False)
     try:
-        await asyncio.get_running_loop().sock_sendall(theirs, said)
+        await asyncio.get_running_loop().sock_sendall(theirs, numbered(said))
         if cut:
             theirs.close()
         async with asyncio.timeout(5):
@@ -59,6 +74,11 @@ async def test_a_message_is_heard_however_it_is_cut() -> None:
         pytest.param(frame(0, b"", MAX_FRAME + 1), id="length above the cap, with nothing behind it"),
         pytest.param(frame(0, b"", 2**32 - 1), id="the largest length"),
         pytest.param(frame(7, b"{}"), id="a kind nobody knows"),
+        pytest.param(frame(0, b"", COUNTED - 1), id="a length below its own head"),
+        pytest.param(text(b""), id="a write of nothing"),
+        pytest.param(frame(2, b""), id="a write to nowhere"),
+        pytest.param(text(b"x", 3), id="a write to a stream nobody knows"),
+        pytest.param(text(b"\xff"), id="a write that is no UTF-8"),
         pytest.param(frame(0, b"not json"), id="no JSON"),
         pytest.param(frame(0, b"[" * 100_000), id="deep JSON"),
         pytest.param(frame(0, b'{"t":"output","stream":"stdout","text":"\xff"}'), id="no UTF-8"),
@@ -98,7 +118,7 @@ async def test_an_end_in_the_middle_is_an_end(said: bytes) -> None:
 async def test_a_stream_that_is_not_whole_cannot_be_taken() -> None:
     ours, theirs = socket.socketpair()
     link = await Link.over(ours)
-    theirs.sendall(message(t="stream", id=1, size=4) + chunk(1, b"ab") + message(**WRITE))
+    theirs.sendall(numbered(message(t="stream", id=1, size=4) + chunk(1, b"ab") + message(**WRITE)))
     await link.receive()
     with pytest.raises(ProtocolViolation):
         link.take(1)
@@ -134,7 +154,7 @@ async def drip(theirs: socket.socket, data: bytes) -> None:
 async def test_a_frame_has_its_time(monkeypatch: pytest.MonkeyPatch, dripping: bool) -> None:
     monkeypatch.setattr(link_module, "FRAME_TIMEOUT", 0.2)
     link, theirs = await over_pair()
-    said = message(**WRITE)
+    said = numbered(message(**WRITE))
     theirs.send(said[: len(said) // 2])
     slowly = asyncio.create_task(drip(theirs, said[len(said) // 2 :] if dripping else b""))
     with pytest.raises(ProtocolViolation, match="not finished"):
@@ -151,7 +171,7 @@ async def test_a_guest_that_is_stopped_in_the_middle_of_a_frame_has_all_the_time
     monkeypatch.setattr(link_module, "FRAME_TIMEOUT", 0.02)
     link, theirs = await over_pair()
     link.frozen = True
-    said = message(**WRITE)
+    said = numbered(message(**WRITE))
     theirs.send(said[:9])
     receiving = asyncio.create_task(link.receive())
     await asyncio.sleep(0.2)
@@ -164,7 +184,7 @@ async def test_a_guest_that_is_stopped_in_the_middle_of_a_frame_has_all_the_time
 async def test_a_message_is_not_lost_when_its_reader_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(link_module, "TURN", 2)
     link, theirs = await over_pair()
-    said = b"".join(message(t="output", stream="stdout", text=str(number)) for number in range(20))
+    said = numbered(b"".join(message(t="output", stream="stdout", text=str(number)) for number in range(20)))
     heard: list[str] = []
     for at in range(0, len(said), 7):
         theirs.send(said[at : at + 7])
@@ -186,14 +206,42 @@ async def test_a_message_is_not_lost_when_its_reader_is_given_up(monkeypatch: py
 def test_a_flood_of_frames_ends_whoever_makes_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(frames, "MAX_FRAMES", 50)
     flood = Frames()
-    flood.feed(message(**WRITE) * 200)
+    flood.feed(numbered(message(**WRITE) * 200))
     for _ in range(50):
         assert flood.next(100.0) is not None
     with pytest.raises(ProtocolViolation, match="frames within"):
         flood.next(100.0)
     patient = Frames()
-    patient.feed(message(**WRITE) * 200)
+    patient.feed(numbered(message(**WRITE) * 200))
     assert all(patient.next(number * 1.0) is not None for number in range(200))
+
+
+def test_a_frame_that_is_lost_or_comes_twice_ends_it() -> None:
+    said = numbered(message(**WRITE) * 3)
+    size = len(said) // 3
+    for wrong in (said[size:], said[:size] * 2, said[:size] + said[2 * size :]):
+        parser = Frames()
+        parser.feed(wrong)
+        with pytest.raises(ProtocolViolation, match="after frame"):
+            list(iter(lambda parser=parser: parser.next(0.0), None))
+
+
+def test_writes_come_in_batches_each_by_itself_and_at_their_time() -> None:
+    parser = Frames()
+    parser.feed(numbered(text(b"a\n") + text(b"b") + text("\u00e9\n".encode(), 2) + message(**WRITE)))
+    first, second, third = (parser.next(0.0) for _ in range(3))
+    assert first == Written("stdout", ["a\n", "b"])
+    assert second == Written("stderr", ["\u00e9\n"])
+    assert isinstance(third, Output)
+    assert (parser.taken, parser.sent_at) == (4, 5)
+
+
+def test_a_batch_of_writes_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frames, "TEXTS_MAX", 10)
+    parser = Frames()
+    parser.feed(numbered(text(b"four") * 9))
+    heard = [parser.next(0.0) for _ in range(4)]
+    assert [len(each.texts) for each in heard if isinstance(each, Written)] == [2, 2, 2, 2]
 
 
 async def test_others_have_their_turn_beside_a_flood() -> None:
@@ -207,7 +255,7 @@ async def test_others_have_their_turn_beside_a_flood() -> None:
             turns += 1
             await asyncio.sleep(0)
 
-    theirs.sendall(message(**WRITE) * 1000)
+    theirs.sendall(numbered(message(**WRITE) * 1000))
     beside = asyncio.create_task(other())
     for _ in range(1000):
         await link.receive()
@@ -219,10 +267,18 @@ async def test_others_have_their_turn_beside_a_flood() -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(
-    st.lists(st.sampled_from([message(**WRITE), message(t="stream", id=1, size=6), chunk(1, b"abc"), b"\0"])), st.data()
+    st.lists(
+        st.sampled_from(
+            [
+                *(message(**WRITE), message(t="stream", id=1, size=6), chunk(1, b"abc"), b"\0"),
+                *(text(b"one\n"), text(b"two\n"), text(b"err\n", 2), text(b"\xff"), text(b"")),
+            ]
+        )
+    ),
+    st.data(),
 )
 def test_what_is_said_does_not_depend_on_where_it_is_cut(said: list[bytes], data: st.DataObject) -> None:
-    whole = b"".join(said)
+    whole = numbered(b"".join(said))
     cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)))))
     pieces = [whole[start:end] for start, end in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
     assert outcome([whole]) == outcome(pieces)
@@ -236,7 +292,8 @@ def outcome(pieces: list[bytes]) -> list[str]:
         for piece in pieces:
             parser.feed(piece)
             while (got := parser.next(0.0)) is not None:
-                heard.append(repr(got))
+                # How many writes are handed on at once depends on what is there; the writes do not.
+                heard += [got.stream + each for each in got.texts] if isinstance(got, Written) else [repr(got)]
     except ProtocolViolation as problem:
         heard.append(str(problem))
     return heard

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from .orders import check
 from .signals import Guard
-from .wire import Chunk, Decoder, Streams, chunk_frames, message_frame
+from .wire import CHUNK, MESSAGE, TEXT, Chunk, Decoder, Framer, Streams, chunk_payloads, message_payload
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,6 +27,9 @@ __all__ = ["EXIT_CHANNEL", "Channel"]
 
 #: Bytes asked of the socket at once: about what its buffer holds.
 READ_SIZE = 256 << 10
+#: The byte before the text of a write.
+_STREAMS = {1: b"\x01", 2: b"\x02"}
+_NAMES = {1: "stdout", 2: "stderr"}
 #: Exit code of a guest whose worker is gone or spoke nonsense (EX_PROTOCOL of sysexits.h).
 EXIT_CHANNEL = 76
 
@@ -39,14 +42,21 @@ class Channel:
         self.streams = Streams()
         self.report: Callable[[], dict[str, Any] | None] = lambda: None
         self._decoder = Decoder()
-        self._outbox: deque[tuple[bytes, bool]] = deque()
+        self._framer = Framer()
+        #: Kind, payload, and whether it carries the deliveries consumed.
+        self._outbox: deque[tuple[int, bytes, bool]] = deque()
         self._guard = Guard(critical)
         self._sender = 0
         self._stream_ids = 0
 
     def send(self, message: Message, *, entered: bool = False) -> None:
         """Send a message, blocking while the channel is full; with ``entered`` it carries the deliveries consumed."""
-        self._outbox.append((message_frame(message), entered))
+        self._outbox.append((MESSAGE, message_payload(message), entered))
+        self._drain()
+
+    def send_text(self, fd: int, data: bytes) -> None:
+        """Send one write of a stream, UTF-8; like a message, it carries the deliveries consumed."""
+        self._outbox.append((TEXT, _STREAMS[fd] + data, True))
         self._drain()
 
     def send_stream(self, *pieces: bytes | memoryview) -> int:
@@ -55,8 +65,8 @@ class Channel:
         stream = self._stream_ids
         self.send({"t": "stream", "id": stream, "size": sum(map(len, pieces))})
         for piece in pieces:
-            for frame in chunk_frames(stream, piece):
-                self._outbox.append((frame, False))
+            for payload in chunk_payloads(stream, piece):
+                self._outbox.append((CHUNK, payload, False))
                 self._drain()
         return stream
 
@@ -94,23 +104,30 @@ class Channel:
                 self._sender = me
                 try:
                     while self._outbox:
-                        frame, entered = self._outbox.popleft()
-                        self._write(self._with_entered(frame) if entered else frame)
+                        kind, payload, entered = self._outbox.popleft()
+                        if entered and (report := self.report()) is not None:
+                            kind, payload = MESSAGE, _with_entered(kind, payload, report)
+                        frame = self._framer.frame(kind, payload)
+                        try:
+                            sent = os.write(self.fd, frame)
+                        except OSError:
+                            os._exit(EXIT_CHANNEL)
+                        if sent < len(frame):
+                            self._write(memoryview(frame)[sent:])
                 finally:
                     self._sender = 0
 
-    def _with_entered(self, frame: bytes) -> bytes:
-        report = self.report()
-        if report is None:
-            return frame
-        tail = b',"entered":' + json.dumps(report, separators=(",", ":")).encode() + b"}"
-        length = int.from_bytes(frame[:4]) + len(tail) - 1
-        return b"".join((length.to_bytes(4), frame[4:-1], tail))
-
-    def _write(self, frame: bytes) -> None:
-        view = memoryview(frame)
+    def _write(self, view: memoryview) -> None:
         while view:
             try:
                 view = view[os.write(self.fd, view) :]
             except OSError:
                 os._exit(EXIT_CHANNEL)
+
+
+def _with_entered(kind: int, payload: bytes, report: dict[str, Any]) -> bytes:
+    if kind == TEXT:
+        text = payload[1:].decode()
+        return message_payload({"t": "output", "stream": _NAMES[payload[0]], "text": text, "entered": report})
+    tail = json.dumps(report, separators=(",", ":")).encode()
+    return b"".join((payload[:-1], b',"entered":', tail, b"}"))

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 __all__ = ["PROTOCOL", "Guest", "main"]
 
 #: Version of the messages; the host refuses another.
-PROTOCOL = 1
+PROTOCOL = 2
 #: The channel's descriptor.
 CHANNEL_FD = 3
 #: The descriptor of the lock that its workspace is held by.
@@ -84,7 +84,7 @@ class Guest:
         self.limits = limits = finish.Limits({})
         self.critical = critical = Critical()
         self.channel = channel = Channel(CHANNEL_FD, critical)
-        self.output = Output(lambda message: channel.send(message, entered=True), limits.output)
+        self.output = Output(channel.send_text, limits.output)
         self.wall = WallClock()
         self.hub = Hub(channel, critical, self.output.flush, self.wall)
         self.family = Family()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Output", "memory_file"]
 
-#: Characters of one write: twelve bytes each at worst in JSON, so that a frame (1 MiB) has room for more.
+#: Characters of one write: twelve bytes each at worst in a message's JSON, so that a frame (1 MiB) has room for more.
 WRITE_MAX = 32 << 10
 #: Bytes collected without a line end before they are sent.
 HELD_MAX = 64 << 10
@@ -95,13 +95,15 @@ class NoInput(io.TextIOBase):
 class Output:
     """Both streams of the process."""
 
-    def __init__(self, send: Callable[[dict[str, Any]], None], limit: int) -> None:
+    def __init__(self, send: Callable[[int, bytes], None], limit: int) -> None:
         self._send = send
         self._limit = limit
         self._sent = 0
         #: Characters that were cut in this execution.
         self.cut = 0
         self._held: dict[int, deque[bytes]] = {1: deque(), 2: deque()}
+        #: Whether a stream's decoder has half a character.
+        self._half = {1: False, 2: False}
         self._size = {1: 0, 2: 0}
         self._decoders = {fd: codecs.getincrementaldecoder("utf-8")("backslashreplace") for fd in _NAMES}
         self._raw: dict[int, RawFile] = {}
@@ -147,7 +149,9 @@ class Output:
             self._held[int(name)] = deque([data] if data else [])
             self._size[int(name)] = len(data)
         for name, text in state["half"].items():
-            self._decoders[int(name)].setstate((base64.b64decode(text), 0))
+            half = base64.b64decode(text)
+            self._decoders[int(name)].setstate((half, 0))
+            self._half[int(name)] = bool(half)
         for name, text in state["raw"].items():
             os.write(self._raw[int(name)].fd, base64.b64decode(text))
 
@@ -168,7 +172,8 @@ class Output:
             return os.write(fd, data)
         self._held[fd].append(data)
         self._size[fd] += len(data)
-        end = max(data.rfind(b"\n"), data.rfind(b"\r")) + 1
+        # Most writes end with their line: this is the path of every print.
+        end = len(data) if data.endswith(b"\n") else max(data.rfind(b"\n"), data.rfind(b"\r")) + 1
         if end:
             self._flush_held(fd, len(data) - end)
         elif self._size[fd] >= HELD_MAX:
@@ -191,7 +196,7 @@ class Output:
 
     def _flush_raw(self) -> None:
         for fd, raw in self._raw.items():
-            while data := raw.read():
+            while raw.grown() and (data := raw.read()):
                 self._emit(fd, data)
 
     def _flush_held(self, fd: int, keep: int) -> None:
@@ -210,7 +215,15 @@ class Output:
         self._emit(fd, data)
 
     def _emit(self, fd: int, data: bytes) -> None:
-        text = self._decoders[fd].decode(data)
+        size = len(data)
+        if size <= WRITE_MAX and self._sent + size <= self._limit and not self._half[fd] and data.isascii():
+            if data:
+                self._sent += size
+                self._send(fd, data)
+            return
+        decoder = self._decoders[fd]
+        text = decoder.decode(data)
+        self._half[fd] = bool(decoder.getstate()[0])
         room = self._limit - self._sent
         if room < 0:
             self.cut += len(text)
@@ -221,7 +234,7 @@ class Output:
             text = f"{text[:room]}\n[output cut: more than {self._limit} characters in one execution]\n"
             self._sent = self._limit + 1
         for start in range(0, len(text), WRITE_MAX):
-            self._send({"t": "output", "stream": _NAMES[fd], "text": text[start : start + WRITE_MAX]})
+            self._send(fd, text[start : start + WRITE_MAX].encode())
 
 
 class RawFile:
@@ -236,6 +249,11 @@ class RawFile:
     def size(self) -> int:
         """Return how many bytes the file holds."""
         return os.fstat(self.fd).st_size
+
+    def grown(self) -> bool:
+        """Whether there are bytes that are new; asked before every line that is written."""
+        # Half the price of a stat. Where it leaves the descriptor does not matter: who writes appends.
+        return os.lseek(self.fd, 0, os.SEEK_END) > self._read
 
     def unread(self) -> bytes:
         """Return bytes that are new and leave them there."""

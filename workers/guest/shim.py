@@ -57,7 +57,7 @@ class Shim:
     def drain(self, number: int) -> list[Entry]:
         """Take what was read in a lane since the last time."""
         count = self._library.perdure_clock_drain(number, self._room)
-        return [Entry(each.value, each.count, each.window) for each in self._room[:count]]
+        return [Entry(each.value, each.count, each.window) for each in self._room[:count]] if count else []
 
     # -- entropy and directories -------------------------------------------------
 

@@ -1,12 +1,14 @@
-"""Frames of the channel, without I/O: ``u32 length (big endian) | u8 kind | payload`` (docs/design.md).
+"""Frames of the channel, without I/O: ``u32 length (big endian) | u8 kind | u32 number | u64 time | payload``.
 
 1. A length is checked before a byte of its payload is kept.
 2. Bytes may arrive in any pieces; what was decoded never depends on where they were cut.
+3. Each side numbers its frames from 1 without a gap: one that was lost, or is not ours, is noticed at once.
 """
 
 from __future__ import annotations
 
 import json
+import time
 from struct import Struct
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,9 +17,22 @@ from .checkpoints.storage import Storage
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["CHUNK_SIZE", "MAX_FRAME", "Chunk", "Decoder", "Streams", "WireError", "chunk_frames", "message_frame"]
+__all__ = [
+    "CHUNK",
+    "CHUNK_SIZE",
+    "MAX_FRAME",
+    "MESSAGE",
+    "TEXT",
+    "Chunk",
+    "Decoder",
+    "Framer",
+    "Streams",
+    "WireError",
+    "chunk_payloads",
+    "message_payload",
+]
 
-#: Largest frame, kind and payload: both sides refuse more. Framing costs nothing at this size.
+#: Largest frame, all behind its length: both sides refuse more. Framing costs nothing at this size.
 MAX_FRAME = 1 << 20
 #: Bytes of a stream in one frame: small enough that a message in between is not held up, far below MAX_FRAME.
 CHUNK_SIZE = 256 << 10
@@ -26,9 +41,20 @@ MAX_STREAMS_HELD = 8 << 30
 
 MESSAGE = 0
 CHUNK = 1
+#: One write of the code: a byte for its stream (1 or 2) and UTF-8. A message would cost several times as much.
+TEXT = 2
 
-_HEADER = Struct(">IB")
+_HEADER = Struct(">IBIQ")
+#: What a length counts beside the payload: kind, number, time.
+_COUNTED = _HEADER.size - 4
+#: The number of a frame comes round after this.
+_NUMBERS = (1 << 32) - 1
+# The real one: what the code sees may have been set forward.
+_now = time.monotonic_ns
 _STREAM_ID = Struct(">I")
+
+#: Streams of the code's writes, by the byte that stands for them.
+_STREAMS = {b"\x01": "stdout", b"\x02": "stderr"}
 
 type Message = dict[str, Any]
 
@@ -44,21 +70,34 @@ class Chunk(NamedTuple):
     data: bytes
 
 
-def message_frame(message: Message) -> bytes:
-    """Return a message as a frame; raises WireError if it is too large to be one."""
+def message_payload(message: Message) -> bytes:
+    """Return a message as the payload of a frame; raises WireError if it is too large for one."""
     payload = json.dumps(message, separators=(",", ":"), allow_nan=False).encode()
-    if len(payload) + 1 > MAX_FRAME:
+    if len(payload) + _COUNTED > MAX_FRAME:
         msg = f"a message of type {message.get('t')!r} would be {len(payload)} bytes, above {MAX_FRAME}"
         raise WireError(msg)
-    return _HEADER.pack(len(payload) + 1, MESSAGE) + payload
+    return payload
 
 
-def chunk_frames(stream: int, data: bytes | memoryview) -> Iterator[bytes]:
-    """Yield the content of a stream as frames."""
+def chunk_payloads(stream: int, data: bytes | memoryview) -> Iterator[bytes]:
+    """Yield the content of a stream as payloads of chunks."""
     view = memoryview(data)
     for start in range(0, len(view), CHUNK_SIZE):
-        piece = view[start : start + CHUNK_SIZE]
-        yield b"".join((_HEADER.pack(len(piece) + 5, CHUNK), _STREAM_ID.pack(stream), piece))
+        yield b"".join((_STREAM_ID.pack(stream), view[start : start + CHUNK_SIZE]))
+
+
+class Framer:
+    """Numbers the frames of one side, in the order in which they are written, and says when."""
+
+    __slots__ = ("_number",)
+
+    def __init__(self) -> None:
+        self._number = 0
+
+    def frame(self, kind: int, payload: bytes) -> bytes:
+        """Return the next frame."""
+        self._number = self._number % _NUMBERS + 1
+        return _HEADER.pack(len(payload) + _COUNTED, kind, self._number, _now()) + payload
 
 
 class Decoder:
@@ -66,6 +105,7 @@ class Decoder:
 
     def __init__(self) -> None:
         self._buffer = bytearray()
+        self._number = 0
 
     def feed(self, data: bytes) -> list[Message | Chunk]:
         """Add bytes; return the frames they complete, in order. Raises WireError."""
@@ -74,13 +114,17 @@ class Decoder:
         frames: list[Message | Chunk] = []
         start = 0
         while len(buffer) - start >= _HEADER.size:
-            length, kind = _HEADER.unpack_from(buffer, start)
-            if not 1 <= length <= MAX_FRAME:
-                msg = f"a frame of {length} bytes; 1 to {MAX_FRAME} are allowed"
+            length, kind, number, _ = _HEADER.unpack_from(buffer, start)
+            if not _COUNTED <= length <= MAX_FRAME:
+                msg = f"a frame of {length} bytes; {_COUNTED} to {MAX_FRAME} are allowed"
+                raise WireError(msg)
+            if number != self._number % _NUMBERS + 1:
+                msg = f"frame {number} came after frame {self._number}"
                 raise WireError(msg)
             end = start + 4 + length
             if len(buffer) < end:
                 break
+            self._number = number
             frames.append(_frame(kind, bytes(memoryview(buffer)[start + _HEADER.size : end])))
             start = end
         if start:
@@ -105,6 +149,8 @@ def _frame(kind: int, payload: bytes) -> Message | Chunk:
         return message
     if kind == CHUNK and len(payload) >= _STREAM_ID.size:
         return Chunk(_STREAM_ID.unpack_from(payload)[0], payload[_STREAM_ID.size :])
+    if kind == TEXT and payload[:1] in _STREAMS:
+        return {"t": "output", "stream": _STREAMS[payload[:1]], "text": payload[1:].decode()}
     msg = f"a frame of unknown kind {kind}"
     raise WireError(msg)
 

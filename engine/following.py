@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
+from .beats import beat_of
 from .durable import now_ms
 from .errors import ExecutionNotFound
 from .ids import parse_execution, record_id, step_id
@@ -92,7 +93,8 @@ async def state_of(substrate: Substrate, id: str) -> ExecutionInfo:
         for promise in await promises_of(substrate, id)
         if not promise.settled and isinstance(promise.param, dict) and promise.param.get("effect") == "external"
     ]
-    return info.model_copy(update={"state": "waiting" if waiting else "running", "pending": tuple(calls)})
+    beat = None if waiting else beat_of(substrate.folder.run, parsed.session, id, now_ms())
+    return info.model_copy(update={"state": "waiting" if waiting else "running", "pending": tuple(calls), "beat": beat})
 
 
 async def follow(substrate: Substrate, id: str, from_offset: int, *, on: bool) -> AsyncIterator[Event]:

@@ -97,6 +97,8 @@ class Usage(_Data):
 
     memory_bytes: int = 0
     cpu_seconds: float = 0.0
+    #: Names in the namespace.
+    names: int = 0
 
 
 class Merged(_Data):
@@ -216,8 +218,28 @@ class PendingCall(_Data):
     asked_at: int
 
 
+class Beat(_Data):
+    """What a guest was seen doing a moment ago, measured from outside: it need not answer for it.
+
+    ``computing``: it uses the processor; ``waiting``: it said what it waits for; ``silent``: neither, such as a lock
+    that nobody opens, or a C function that sleeps.
+    """
+
+    execution: str
+    #: When, in ms since 1970.
+    at: int
+    doing: Literal["computing", "waiting", "silent"]
+    #: Seconds since it last said anything: printed, asked, answered.
+    quiet_seconds: float
+    memory_bytes: int
+    cpu_seconds: float
+    threads: int
+    #: Names in its namespace, when it last said so; None: it has not yet.
+    names: int | None = None
+
+
 class ExecutionInfo(_Data):
-    """One line of ``perdure ps``; times in ms since 1970."""
+    """One line of ``perdure ps``; times in ms since 1970. ``beat``: of one that runs, on its worker's machine."""
 
     id: str
     session: str
@@ -229,6 +251,7 @@ class ExecutionInfo(_Data):
     settled_at: int | None = None
     pending: tuple[str, ...] = ()
     mode: Mode | None = None
+    beat: Beat | None = None
 
 
 class SessionInfo(_Data):

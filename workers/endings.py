@@ -71,7 +71,7 @@ class Ending:
                 "timings": Timings(
                     total=time.monotonic() - self.started, ran=run.ran, checkpoint=time.monotonic() - begun
                 ),
-                "usage": Usage(memory_bytes=used[0], cpu_seconds=used[1]),
+                "usage": Usage(memory_bytes=used.memory, cpu_seconds=used.cpu, names=done.names),
             }
         )
         await self._settle(run.step, run, result, saved.record)

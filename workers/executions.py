@@ -22,6 +22,7 @@ from perdure.engine.ids import cancel_id
 from perdure.engine.records import ErrorInfo, Result
 
 from .admission import Refused, admit
+from .beats import beat_on
 from .elsewhere import ask_elsewhere
 from .handlers import Handlers, Scope
 from .live import Live
@@ -183,7 +184,7 @@ class Executions:
     # -- cancels, answers, and ends by others ------------------------------------------
 
     async def _watch(self, attempt: Attempt, live: Live) -> None:
-        """Look out for a request to cancel, and for the execution being settled by others."""
+        """Look out for a request to cancel, and for the execution being settled by others; say what it does."""
         await asyncio.sleep(WATCH_AFTER)
         live.watched = True
         try:
@@ -196,6 +197,7 @@ class Executions:
                 await self.heard(root)
         except AttemptLost:
             return
+        await beat_on(attempt.id, live, self._services.run_folder)
 
     async def heard(self, promise: Promise) -> None:
         """Take in a promise that settled: an answer, a request to cancel, or an execution ended by others."""

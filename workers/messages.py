@@ -125,6 +125,7 @@ class Idle(_Message):
     consumed: int
     threads: int = 0
     held_up: int = 0
+    names: Annotated[int, Field(ge=0)] | None = None
     entered: Entered | None = None
 
 
@@ -146,6 +147,7 @@ class Done(_Message):
     left: list[str] = []
     notes: list[str] = []
     commits: Annotated[int, Field(ge=0)] = 0
+    names: Annotated[int, Field(ge=0)] = 0
     prevented: Annotated[list[tuple[str, int]], Field(max_length=MAX_REASONS)] = []
     changed: Annotated[list[str], Field(max_length=MAX_REASONS)] = []
     entered: Entered | None = None

@@ -16,7 +16,7 @@ import asyncio
 import signal
 import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from perdure.engine.events import Delivered, Delivering
@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from .guests import Guest
     from .handlers import Handlers, Running
     from .messages import Entered, FromGuest
+    from .watchdog import Usage
 
 __all__ = ["Diverging", "Ended", "Losing", "Resting", "Run", "Stepping"]
 
@@ -158,6 +159,8 @@ class Run:
         self.over = asyncio.Event()
         guest.died.add_done_callback(lambda _: self.over.set())
         self._before = usage_of(guest.pid)
+        #: Names in its namespace, when it last said.
+        self.names: int | None = None
         #: Writes of settled steps that a replay wrote otherwise than was shown.
         self.differing = 0
 
@@ -185,10 +188,15 @@ class Run:
         """Send the signal; code that was stopped already takes no notice."""
         self.guest.signal(signal.SIGUSR1)
 
-    def usage(self) -> tuple[int, float]:
-        """Return the guest's bytes of memory, and the CPU seconds that this execution took."""
+    def usage(self) -> Usage:
+        """Measure the guest; its CPU seconds are those that this execution took."""
         now = usage_of(self.guest.pid)
-        return now.memory, max(0.0, now.cpu - self._before.cpu)
+        return replace(now, cpu=max(0.0, now.cpu - self._before.cpu))
+
+    @property
+    def waits(self) -> bool:
+        """Whether the guest has said that all of its code waits."""
+        return self._idle is not None and not self._idle.threads
 
     # -- driving ----------------------------------------------------------------
 
@@ -309,6 +317,7 @@ class Run:
             case Idle():
                 self._enter(message.entered)
                 self._idle, self._awaited = message, frozenset(message.waiting)
+                self.names = message.names
                 self.quiet()
             case Done():
                 self._enter(message.entered)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
-    from ..records import TreeNode
+    from ..records import Beat, TreeNode
 
 __all__ = [
     "answer",
@@ -41,6 +41,8 @@ __all__ = [
 
 #: Steps of an execution that are drawn: the first, and the last; what lies between is counted.
 STEPS_FIRST, STEPS_LAST = 2, 5
+#: Seconds from which on it is said that a guest says nothing.
+QUIET = 5.0
 #: Columns where no terminal cuts the lines.
 UNCUT = 10_000
 
@@ -108,10 +110,21 @@ async def list_executions(state: Path, session: str | None, *, json: bool) -> No
             _print_json(info)
         return
     rows = [
-        [info.id, info.status or info.state, info.filename or "", ago(info.created_at), ", ".join(info.pending)]
+        [
+            *(info.id, info.status or info.state, info.filename or "", ago(info.created_at)),
+            ", ".join(info.pending) or _doing(info.beat),
+        ]
         for info in infos
     ]
-    _table(["EXECUTION", "STATE", "FILE", "STARTED", "WAITS FOR"], rows)
+    _table(["EXECUTION", "STATE", "FILE", "STARTED", "WAITS FOR, OR DOES"], rows)
+
+
+def _doing(beat: Beat | None) -> str:
+    """Show what a guest was seen doing a moment ago."""
+    if beat is None:
+        return ""
+    quiet = f", said nothing for {duration(beat.quiet_seconds)}" if beat.quiet_seconds >= QUIET else ""
+    return f"{beat.doing}, {beat.cpu_seconds:.0f} s CPU, {beat.memory_bytes / 1e6:.0f} MB{quiet}"
 
 
 async def list_sessions(state: Path, *, json: bool) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from .kit import Talk
@@ -95,9 +97,31 @@ async def test_c5_bursts_come_whole_and_caps_are_named(talk: Talk) -> None:
     assert "output cut" in await talk.output(result.execution)
 
 
+@pytest.mark.parametrize(
+    ("code", "doing"),
+    [
+        ("while True: pass", "computing"),
+        ("import threading\nlock = threading.Lock()\nlock.acquire()\nlock.acquire()", "silent"),
+        ("look('x', 1000)", "waiting"),
+    ],
+)
+async def test_c1_one_that_says_nothing_is_told_apart_from_one_that_computes(talk: Talk, code: str, doing: str) -> None:
+    execution = await talk.submit(f"names = 1\n{code}")
+    async with asyncio.timeout(30):
+        while (beat := (await execution.info()).beat) is None or beat.doing != doing:
+            await asyncio.sleep(0.05)
+    assert beat.quiet_seconds > 0
+    assert beat.memory_bytes > 1_000_000
+    assert beat.threads == 1
+    assert (beat.names is None) is (doing != "waiting")
+    await execution.cancel()
+    assert (await execution.info()).beat is None
+
+
 async def test_c1_what_a_guest_uses_is_measured_from_outside(talk: Talk) -> None:
     code = "n = 0\nwhile n < 3_000_000: n += 1\nheld = bytes(range(256)) * 200_000"
     result = await talk.run(code)
     assert result.usage.memory_bytes > 50_000_000
     assert result.usage.cpu_seconds > 0
-    await talk.run("del held")
+    more = await talk.run("del held\nalpha = beta = 1")
+    assert more.usage.names == result.usage.names + 1

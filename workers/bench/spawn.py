@@ -19,6 +19,7 @@ from ..confine.policy import Namespaces
 from ..guests import Guest, WorkspaceLock
 from ..launching import guest_config
 from ..messages import Done
+from ..orders import Execute
 from ..zygotes import Kind, Source, Zygotes
 
 if TYPE_CHECKING:
@@ -131,9 +132,9 @@ async def _rate(field: Field, source: Source) -> float:
 async def _warm(guest: Guest) -> float:
     times = []
     for number in range(1, 51):
-        message = {"t": "execute", "execution": f"{guest.session}@{number}", "code": "1 + 1", "flags": {}, "step": 0}
+        order = Execute(execution=f"{guest.session}@{number}", code="1 + 1", flags={}, step=0, grants=[])
         began = time.perf_counter()
-        await guest.link.send({**message, "grants": []})
+        await guest.link.send(order)
         while not isinstance(await guest.link.receive(), Done):
             pass
         times.append(time.perf_counter() - began)

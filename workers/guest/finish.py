@@ -45,6 +45,7 @@ class Limits:
 def done(guest: Guest, number: int, filename: str, outcome: Outcome) -> Message:
     """Return the message, everything it refers to being sent."""
     message: Message = {"t": "done", "status": outcome.status, "line": outcome.line, "mode": outcome.route.mode.value}
+    message["names"] = guest.namespace.count()
     if outcome.route.blocking:
         message["blocking"] = list(outcome.route.blocking)
     if outcome.merged is not None:

@@ -62,6 +62,8 @@ class Hub:
         self.running_threads: Callable[[set[int]], int] = lambda _blocked: 0
         #: How many of these wait for another thread; likewise.
         self.held_up_threads: Callable[[set[int]], int] = lambda _blocked: 0
+        #: How many names the namespace has.
+        self.names: Callable[[], int] = lambda: 0
         #: How often somebody came to wait or went on, and as of when the host was told what is waited for.
         self._moves = self._told = 0
         self.guard = Guard(critical)
@@ -350,6 +352,7 @@ class Hub:
                 "consumed": self.deliveries.consumed,
                 "threads": threads,
                 "held_up": held_up,
+                "names": self.names(),
             }
         )
         # A thread that ends tells nobody, and until the host hears of it the execution is not suspended.

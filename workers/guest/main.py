@@ -97,6 +97,7 @@ class Guest:
         #: Where a forked session leaves the other, and the seed it goes on with.
         self._fork: dict[str, Any] | None = None
         self.hub.consumed = self._consumed
+        self.hub.names = self.namespace.count
         self.watcher = Watcher(self.sources.__contains__)
         self.losses = Losses()
         #: The number of the checkpoint that the host has of this namespace.

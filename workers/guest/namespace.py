@@ -65,6 +65,10 @@ class Namespace:
         names.setdefault("_exit_code", None)
         names.setdefault("_exception", None)
 
+    def count(self) -> int:
+        """Return how many names are the code's."""
+        return len(self.dict.keys() - ENGINE_INTERNALS - MODULE_NAMES)
+
     def owns_result(self) -> bool:
         """Whether ``_`` is still ours: what the user binds to it himself stops it."""
         return self.dict.get("_") is self._last

@@ -44,6 +44,8 @@ log = structlog.get_logger()
 #: A cancel is looked for from this long after the start on: most executions are over by then and pay nothing, and
 #: whoever cancels one that has just begun waits hardly longer (s).
 WATCH_AFTER = 0.05
+#: Likewise where it was resumed: one with many answers is resumed for each, and rests again in a moment (s).
+WATCH_RESUMED_AFTER = 0.25
 #: What handlers of a lost attempt have come to is kept so long for the next one (s): longer than a lease, and than a
 #: worker elsewhere takes that has it in between and dies.
 OUTCOMES_KEPT = 120.0
@@ -185,7 +187,7 @@ class Executions:
 
     async def _watch(self, attempt: Attempt, live: Live) -> None:
         """Look out for a request to cancel, and for the execution being settled by others; say what it does."""
-        await asyncio.sleep(WATCH_AFTER)
+        await asyncio.sleep(WATCH_AFTER if attempt.version == 1 else WATCH_RESUMED_AFTER)
         live.watched = True
         try:
             cancel = await attempt.create(cancel_id(attempt.id), "cancel", {"at": now_ms()}, external=True)

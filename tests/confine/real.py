@@ -14,7 +14,8 @@ from perdure.workers.confine.policy import IsolationLevel, Namespaces
 from perdure.workers.guests import Guest, WorkspaceLock
 from perdure.workers.launching import guest_config
 from perdure.workers.link import LinkClosed
-from perdure.workers.messages import Done, Output
+from perdure.workers.messages import Done, Output, Written
+from perdure.workers.orders import Execute
 from perdure.workers.watchdog import Watchdog
 from perdure.workers.zygotes import Kind, Source, Zygotes
 
@@ -97,15 +98,17 @@ class Place:
 
 async def run(guest: Guest, code: str, *, patience: float = 120.0) -> Ran:
     """Run code in a guest to its end, or to the guest's."""
-    message = {"t": "execute", "execution": f"{guest.session}@1", "code": code, "flags": {}, "step": 0, "grants": []}
+    order = Execute(execution=f"{guest.session}@1", code=code, flags={}, step=0, grants=[])
     ran = Ran()
     try:
-        await guest.link.send(message)
+        await guest.link.send(order)
         async with asyncio.timeout(patience):
             while ran.done is None:
                 match await guest.link.receive():
                     case Output(text=text):
                         ran.printed += text
+                    case Written(texts=texts):
+                        ran.printed += "".join(texts)
                     case Done() as done:
                         ran.done = done
                     case _:

@@ -345,7 +345,15 @@ def test_a_thread_that_ends_while_the_code_waits_leaves_it_at_rest() -> None:
         ("q = queue.Queue(); threading.Thread(target=lambda: q.put(ask())).start(); q.get()", 0, 1),
         ("q = queue.Queue(); threading.Thread(target=lambda: q.put(ask())).start(); q.get(timeout=30)", 1, 0),
         ("with ThreadPoolExecutor(2) as pool: list(pool.map(ask, range(5)))", 0, 1),
-        ("threading.Thread(target=ask).start()\nwhile True: pass", 1, 0),
+        # The thread asks when the other has come out of `start`, where it waits for it.
+        (
+            (
+                "go = []\ndef late():\n    while not go: pass\n    ask()\n"
+                "threading.Thread(target=late).start()\ngo.append(1)\nwhile True: pass"
+            ),
+            1,
+            0,
+        ),
     ],
 )
 def test_a_thread_that_waits_for_another_keeps_nobody_up(waits: str, threads: int, held_up: int) -> None:

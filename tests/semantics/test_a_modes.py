@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from perdure.workers.guest.compiler import CACHE_SIZE
+from tests.whole.kit import HIJACK
+
 if TYPE_CHECKING:
     from .kit import Talk
 
@@ -18,6 +21,73 @@ async def test_a2_await_at_the_top_and_future_statements(talk: Talk) -> None:
     assert await talk.value("def f(a: int): pass\nf.__annotations__['a'] is int") is True
     await talk.run("from __future__ import annotations")
     assert await talk.value("def f(a: int): pass\nf.__annotations__['a']") == "int"
+
+
+async def test_a1_an_await_is_taken_wherever_it_stands(talk: Talk) -> None:
+    code = """
+import asyncio, contextlib
+async def give(x):
+    await asyncio.sleep(0)
+    return x
+async def count(n):
+    for i in range(n):
+        yield i
+@contextlib.asynccontextmanager
+async def held(x):
+    yield x
+seen = {}
+await give(0)
+seen['assignment'] = await give(1)
+seen['argument'] = max(await give(2), 1)
+seen['literal'] = [await give(3), {await give(4): await give(5)}, (await give(6),)]
+seen['comprehension'] = [await give(i) for i in range(2)], {i async for i in count(2)}, {k: await give(k) for k in (7,)}
+seen['generator'] = [i async for i in (await give(j) async for j in count(2))]
+seen['conditional'] = await give(8) if await give(True) else 0
+if await give(True): seen['if'] = 9
+while await give('while' not in seen): seen['while'] = 10
+for i in await give([11]): seen['for'] = i
+async for i in count(2): seen['async for'] = i
+async with held(12) as seen['async with']: pass
+with contextlib.nullcontext(await give(13)) as seen['with']: pass
+try: raise await give(ValueError(14))
+except ValueError as e: seen['try'] = await give(e.args[0])
+match await give(15):
+    case 15: seen['match'] = 15
+seen['f-string'] = f'{await give(16)}'
+assert await give(True), await give('no')
+del seen[await give('if')]
+(walrus := await give(17))
+seen['walrus'] = walrus
+seen
+"""
+    result = await talk.run(code)
+    assert result.mode == "TOP_LEVEL_AWAIT"
+    assert result.value == {
+        "assignment": 1,
+        "argument": 2,
+        "literal": [3, {4: 5}, (6,)],
+        "comprehension": ([0, 1], {0, 1}, {7: 7}),
+        "generator": [0, 1],
+        "conditional": 8,
+        "while": 10,
+        "for": 11,
+        "async for": 1,
+        "async with": 12,
+        "with": 13,
+        "try": 14,
+        "match": 15,
+        "f-string": "16",
+        "walrus": 17,
+    }
+
+
+async def test_a3_a_loop_of_the_codes_own_does_not_take_the_place_of_the_sessions(talk: Talk) -> None:
+    await talk.run(
+        "import asyncio\nmine = asyncio.new_event_loop()\nasyncio.set_event_loop(mine)\n"
+        "asyncio.run(asyncio.sleep(0))\nmine.close()"
+    )
+    await talk.run("async def give(x): return x\ntask = asyncio.create_task(give(5))")
+    assert await talk.value("await task") == 5
 
 
 async def test_a3_statements_without_await_run_with_no_loop(talk: Talk) -> None:
@@ -65,6 +135,24 @@ async def test_a5_tracebacks_show_the_users_frames_with_carets(talk: Talk) -> No
     assert "~~^~~" in shown
     assert "perdure" not in error.traceback.replace("<talk", "")
     assert (error.type, error.line) == ("ZeroDivisionError", 2)
+
+
+async def test_a4_what_was_compiled_is_kept_from_one_execution_to_the_next_and_bounded(talk: Talk) -> None:
+    counters = f"{HIJACK}\ndict(frame.f_locals['self'].executor.cache.counters())"
+    code = "sum(n for n in range(3))"
+    assert [await talk.value(code) for _ in range(2)] == [3, 3]
+    before = await talk.value(counters)
+    assert await talk.value(code) == 3
+    after = await talk.value(counters)
+    # The question itself is the same program too.
+    assert (after["hits"], after["misses"]) == (before["hits"] + 2, before["misses"])
+    assert 0 < after["kept"] <= CACHE_SIZE
+
+
+async def test_a5_an_exceptions_notes_end_with_where_it_was(talk: Talk) -> None:
+    result = await talk.run("error = ValueError('x')\nerror.add_note('mine')\nraise error")
+    assert result.error is not None
+    assert result.error.notes == ("mine", f"in {result.execution}, step 0")
 
 
 async def test_a5_chained_and_grouped_exceptions_come_whole(talk: Talk) -> None:

@@ -223,7 +223,12 @@ def test_a_frame_that_is_lost_or_comes_twice_ends_it() -> None:
         parser = Frames()
         parser.feed(wrong)
         with pytest.raises(ProtocolViolation, match="after frame"):
-            list(iter(lambda parser=parser: parser.next(0.0), None))
+            _all_of(parser)
+
+
+def _all_of(parser: Frames) -> None:
+    while parser.next(0.0) is not None:
+        pass
 
 
 def test_writes_come_in_batches_each_by_itself_and_at_their_time() -> None:

@@ -26,7 +26,7 @@ class Outside:
         """Have something done, or looked up; return how often that key was seen before."""
         reader, writer = await asyncio.open_unix_connection(self.folder / SOCKET)
         request = {"do": do, "session": ctx.session, "name": name, "what": str(what), "key": key, "behind": behind}
-        by = {"attempt": ctx.attempt, "execution": ctx.execution, "worker": os.getpid()}
+        by = {"attempt": ctx.attempt, "execution": ctx.execution, "worker": os.getpid(), "retry": ctx.retry}
         try:
             writer.write(json.dumps(request | by).encode() + b"\n")
             return int(json.loads(await reader.readline())["before"])

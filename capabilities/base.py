@@ -92,6 +92,8 @@ class Capability:
     injects: tuple[str, ...] = ()
     #: The Resonate group whose workers have the function, if it is not this worker's.
     remote: str | None = None
+    #: Whether those keep its effect's policy (``perdure.workers.serving``).
+    served: bool = False
     _arguments: TypeAdapter[Any] = field(repr=False)
     _reply: TypeAdapter[Any] = field(repr=False)
 
@@ -168,12 +170,14 @@ def capability(  # noqa: PLR0913 - one keyword a choice, each with its default
     external: bool = False,
     answer: Callable[[Mapping[str, Any], Any], Any] | None = None,
     remote: str | None = None,
+    served: bool = False,
 ) -> Callable[[Callable[..., Any]], Capability]:
     """Make a capability of an annotated function; raise BadCapability if it cannot be one.
 
     A keyword-only parameter ``key: str`` or ``ctx: CallContext`` is filled in by the host. The body of an external
     capability never runs; ``answer(arguments, value)`` checks what is answered and returns it, or raises BadAnswer.
-    Nor does the body of a ``remote`` one: any Resonate worker of that group serves it, by a function of this name.
+    Nor does the body of a ``remote`` one run here: any Resonate worker of that group serves it, by a function of this
+    name, if it may be repeated; with ``served`` one that registered it with ``perdure.workers.serving.serve``.
     """
 
     def make(function: Callable[..., Any]) -> Capability:
@@ -183,8 +187,8 @@ def capability(  # noqa: PLR0913 - one keyword a choice, each with its default
             signature.parameters.keys() | set(injects)
         ):
             raise BadCapability(f"{name}: its probe must take the parameters that the handler takes, key and ctx too")
-        if remote is not None:
-            _check_remote(name, effect, injects, external=external)
+        if remote is not None or served:
+            _check_remote(name, effect, injects, remote=remote, external=external, served=served)
         reply = _adapter(name, signature.return_annotation)
         return Capability(
             name=name,
@@ -199,6 +203,7 @@ def capability(  # noqa: PLR0913 - one keyword a choice, each with its default
             doc=inspect.getdoc(function) or "",
             injects=injects,
             remote=remote,
+            served=served,
             _arguments=_adapter(name, _arguments_type(signature)),
             _reply=reply,
         )
@@ -248,15 +253,19 @@ def _check(
     raise BadCapability(msg)
 
 
-def _check_remote(name: str, effect: str, injects: tuple[str, ...], *, external: bool) -> None:
-    if external:
+def _check_remote(
+    name: str, effect: str, injects: tuple[str, ...], *, remote: str | None, external: bool, served: bool
+) -> None:
+    if remote is None:
+        msg = f"{name}: who serves it is not said: remote= names the group"
+    elif external:
         msg = f"{name}: what another worker serves is not answered by a person: leave out external or remote"
-    elif effect != "repeat":
+    elif effect != "repeat" and not served:
         msg = (
             f"{name}: its effect is {effect!r}, and a worker elsewhere does its work again after a crash without "
-            "asking us: only what may be repeated can be remote"
+            "asking us: only what may be repeated can be remote, or what is served=True by perdure.workers.serving"
         )
-    elif injects:
+    elif injects and not served:
         msg = f"{name}: {injects[0]} is handed to handlers of this worker; the id of the remote promise is as stable"
     else:
         return

@@ -57,7 +57,7 @@ class Scope:
     #: Seconds for which the lease is sure to last; no handler starts at or below zero.
     lease_left: Callable[[], float]
     #: Asks a worker of another group: promise id, capability, encoded arguments.
-    elsewhere: Callable[[str, Capability, Any], Awaitable[Any]] | None = None
+    elsewhere: Callable[[str, Capability, Any, CallContext], Awaitable[Any]] | None = None
 
 
 @dataclass(slots=True)
@@ -208,10 +208,11 @@ class Handlers:
         )
         arguments: Mapping[str, Any] = bound.injected(key=self._key(request), ctx=context)
         try:
-            async with asyncio.timeout(timeout):
+            # One that is served has its time from when its host begins, and the promise an end of its own.
+            async with asyncio.timeout(None if capability.served else timeout):
                 if capability.remote is not None and self.scope.elsewhere is not None:
                     id = rpc_id(self.scope.execution, self._key(request), retry)
-                    return await self.scope.elsewhere(id, capability, request.data)
+                    return await self.scope.elsewhere(id, capability, request.data, context)
                 if inspect.iscoroutinefunction(function):
                     return await function(**arguments)
                 return await asyncio.to_thread(function, **arguments)
@@ -228,7 +229,8 @@ class Handlers:
                 return await self._call(bound.capability.handler, bound, request, retry)
             except Exception as exc:  # noqa: BLE001 - raised below, unless the policy knows better
                 failure = exc
-            if policy.asks_probe(bound.capability, failure):
+            # The probe of what is served elsewhere is asked there.
+            if policy.asks_probe(bound.capability, failure) and not bound.capability.served:
                 found = await self._probed(request, bound, failure)
                 if not isinstance(found, CapabilityError):
                     return found
@@ -256,6 +258,9 @@ class Handlers:
     async def _recover(self, record: CallRecord, bound: BoundCall) -> Any:
         """Settle a call whose handler is lost, by its policy, once its predecessor can act no more."""
         capability = bound.capability
+        if capability.served:
+            # What became of it is the promise's that its host was asked by, whoever asks.
+            return await self._perform(record.request, bound)
         match policy.recovery(capability.effect):
             case "repeat":
                 await self._until_alone(record, capability)

@@ -101,7 +101,7 @@ def _effects(calm: Played | None, played: Played, case: Case) -> list[tuple[str,
 
 def _repeated(by_what: dict[tuple[str, str], Counter[str]], played: Played, case: Case) -> list[tuple[str, str]]:
     wrong = []
-    # On a busy machine a handler may give no outcome in time, and is tried again: that is its policy, and nobody's loss.
+    # On a busy machine a handler may give no outcome in time, and is tried again: that is its policy.
     retries = sum(effect["retry"] > 0 for effect in played.effects if effect["name"] not in ONCE)
     again = -retries
     for (name, what), keys in by_what.items():

@@ -166,7 +166,7 @@ class Session:
         if await promises.waiting(root.id):
             happened.append("rested")
         cancel = await promises.get(cancel_id(root.id))
-        if cancel is not None and cancel.settled:
+        if cancel is not None and cancel.settled and "unused" not in cancel.value:
             happened.append("asked_to_stop")
         return after(happened)
 

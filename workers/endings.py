@@ -170,13 +170,8 @@ class Ending:
         return done.value
 
     async def _settle(self, step: int, run: Run | None, result: Result, record: Recorded | None) -> None:
-        attempt = self.attempt
-        if attempt.version > 1 or self.live.watched:
-            cancel = await attempt.get(cancel_id(attempt.id))
-            if cancel is not None and not cancel.settled:
-                await attempt.settle(cancel.id, {"at": now_ms(), "unused": True})
-        await attempt.settle(
-            step_id(attempt.id, step),
+        await self.attempt.settle(
+            step_id(self.attempt.id, step),
             {
                 "checkpoint": record.model_dump(mode="json") if record else None,
                 "entered": run.recorder.unrecorded() if run else None,
@@ -184,6 +179,18 @@ class Ending:
                 "result": result.model_dump(mode="json"),
             },
         )
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the way to cancel an execution whose outcome is settled.
+
+        Before that, whoever goes on after a crash would take it for a request to cancel.
+        """
+        attempt = self.attempt
+        if attempt.version > 1 or self.live.watched:
+            cancel = await attempt.get(cancel_id(attempt.id))
+            if cancel is not None and not cancel.settled:
+                await attempt.settle(cancel.id, {"at": now_ms(), "unused": True})
 
     def _result(self, run: Run | None) -> Result:
         totals = run.totals if run else self.totals

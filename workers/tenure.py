@@ -75,6 +75,7 @@ class Tenure:
         """Run the execution to its end. Raises AttemptLost, and whatever ends the task when it suspends."""
         found, records = await self._find_step()
         if found.settled:
+            await self._ending.close()
             return Result.model_validate(found.value["result"])
         self._take(found)
         run = await self._parked()

@@ -58,6 +58,10 @@ SINGLE = [
     Case("a_large_namespace", "kill in checkpoint", (("1 imaged", 1, "worker"), ("1 stored", 1, "worker"))),
     Case("files_in_the_workspace", "kill in checkpoint", (("2 stored", 1, "guest"), ("2 s0 settled", 1, "worker"))),
     Case("gather_of_pairs", "kill in replay", (("1 call main.0 start recorded", 1, "guest"), ("*", 4, "worker"))),
+    Case(
+        "calls_in_order", "kill in replay", (("1 call main.0 settled", 1, "worker"), ("1 cancel settled", 1, "worker"))
+    ),
+    Case("calls_in_order", "kill in replay", (("1 call main.0 settled", 1, "worker"), ("1 s0 settled", 1, "worker"))),
     Case("questions_and_payments", "suspended", (("1 suspending", 2, "guest"),), waiting="suspended"),
     Case("langgraph_7780", "answered while dead", (("1 suspending", 1, "worker"),), waiting="dead"),
     Case("answers_as_they_come", "backwards", (("1 output recorded", 2, "worker"),), "suspended", backwards=True),
@@ -178,6 +182,15 @@ async def test_killed_at_each_boundary_of_one_run(
 ) -> None:
     played = await disturbed(lane, calm, Case(name, "march", (("+", KILLS, victim),), waiting=waiting))
     assert played.kills == KILLS
+
+
+@pytest.mark.slow
+@pytest.mark.asyncio(loop_scope="module")
+async def test_the_way_to_cancel_is_closed_when_nothing_can_be_cancelled(lane: Lane, calm: dict[str, Played]) -> None:
+    """Closed before, and killed between, the next attempt would take it for a request to cancel."""
+    orders: tuple[Order, ...] = (("1 s0 settled", 1, "worker"),)
+    played = await disturbed(lane, calm, Case("a_long_sleep", "kill worker", orders))
+    assert "1 cancel settling" not in played.trace[: played.trace.index("1 s0 settled")]
 
 
 def test_the_corpus_and_the_controls_are_as_many_as_is_said() -> None:

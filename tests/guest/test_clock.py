@@ -31,6 +31,7 @@ SOURCES = {
         "(random.random(), secrets.token_hex(8), os.urandom(4), os.getrandom(4), random.Random().random())"
     ),
     "hash(str), the order of a set of strings": "(hash('a'), [*{'a', 'b', 'c', 'd'}])",
+    "os.cpu_count(), the size of a pool of threads": "(os.cpu_count(), ThreadPoolExecutor()._max_workers)",
     "os.listdir, os.scandir, glob": "(os.listdir('d'), [e.name for e in os.scandir('d')], glob.glob('d/*'))",
 }
 #: What lies below Python: covered only where the library is preloaded.
@@ -49,6 +50,7 @@ BELOW = {
 NOT_TRIED = ("the same variables in every guest; `PATH` names this host's Python",)
 SETUP = """
 import ctypes, datetime as dt, glob, os, random, secrets, sqlite3, time, uuid
+from concurrent.futures import ThreadPoolExecutor
 import numpy, pandas
 libc = ctypes.CDLL(None)
 def below(names):
@@ -96,6 +98,16 @@ def test_every_source_that_is_covered_gives_a_replay_what_it_gave_the_first_run(
     assert len(live.calls) == len(sources)
     for one, other in zip(live.calls, again.calls, strict=True):
         assert one["args"] == other["args"]
+
+
+def test_a_pool_is_as_large_on_every_machine() -> None:
+    code = """
+import multiprocessing, os
+from concurrent.futures import ThreadPoolExecutor
+[os.cpu_count(), multiprocessing.cpu_count(), ThreadPoolExecutor()._max_workers]
+"""
+    with Host() as host:
+        assert host.run(code).result == [4, 4, 8]
 
 
 def test_readings_are_given_again_at_their_points_and_time_goes_on_after_them(way: str) -> None:

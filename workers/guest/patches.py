@@ -15,9 +15,12 @@ if TYPE_CHECKING:
 
     from .readings import Readings
 
-__all__ = ["sort_directories", "take_over_clock"]
+__all__ = ["fix_cpu_count", "sort_directories", "take_over_clock"]
 
 _SECOND = 1_000_000_000
+#: Processors that code is told of. A pool of threads has so many and 4 more, if it is not told otherwise: a replay on a
+#: larger machine would begin work that the first run had waiting.
+CPUS = 4
 
 
 def take_over_clock(readings: Readings) -> None:
@@ -66,6 +69,14 @@ def _take_over_datetime(now: Callable[[], int]) -> None:
         function.__doc__ = namespace[name].__doc__
         namespace[name] = classmethod(function)
     ctypes.pythonapi.PyType_Modified(ctypes.py_object(dt.datetime))
+
+
+def fix_cpu_count() -> None:
+    """Say the same number of processors on every machine."""
+    for name in ("cpu_count", "process_cpu_count"):
+        function = getattr(os, name, None)
+        if function is not None:
+            setattr(os, name, functools.wraps(function)(lambda: CPUS))
 
 
 def sort_directories() -> None:

@@ -45,9 +45,10 @@ _backend: Backend | None = None
 
 
 def take_over() -> Backend:
-    """Take over the clock and the order of directories: once, before the first third-party import."""
+    """Take over the clock, the order of directories and what the machine counts: once, before any foreign import."""
     global _backend  # noqa: PLW0603 - one process, one clock
     if _backend is None:
+        patches.fix_cpu_count()
         _backend = preloaded()
         if isinstance(_backend, Shim):
             _backend.sort_directories()

@@ -17,6 +17,7 @@ identity: Any = importlib.import_module("_perdure_guest.checkpoints.identity")
 layouts: Any = importlib.import_module("_perdure_guest.checkpoints.layouts")
 stream: Any = importlib.import_module("_perdure_guest.checkpoints.stream")
 hooks: Any = importlib.import_module("_perdure_guest.checkpoints.hooks")
+glances: Any = importlib.import_module("_perdure_guest.checkpoints.glances")
 sharing: Any = importlib.import_module("_perdure_guest.checkpoints.sharing")
 
 WAYS = ["python", pytest.param("native", marks=pytest.mark.skipif(not identity.native, reason="no compiler"))]
@@ -51,7 +52,7 @@ def played(thing: set[Any], steps: list[tuple[str, Any]]) -> tuple[set[Any], lis
 def through(value: Any, way: str) -> Any:
     """Store a value as a unit and load it."""
     table = (layouts and identity.PythonTable if way == "python" else identity.extension.Table)(
-        sharing.judge_type, sharing.judge_object
+        sharing.judge_type, sharing.judge_object, glances.judge_open, glances.parts_of
     )
     writer = stream.Writer(table)
     writer.begin({}, hooks.Watch())

@@ -35,7 +35,7 @@ assert "missed" not in step("x = 4", strict=True)
 step("import random")
 step("x = 5")
 step("x = 6")
-assert checkpoints._keeper._ids["\\0random"] < 0
+assert checkpoints._keeper._known.ids["\\0random"] < 0
 """
 
 

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from .checkpoints import image, rebuild
 from .checkpoints.hooks import HOOK_SECONDS, Watch, hooks_running, untraced
-from .checkpoints.keeper import Delta, Keeper
+from .checkpoints.keeper import Keeper
+from .checkpoints.known import Delta
 from .checkpoints.lost import Lost, LostObjectError
 from .checkpoints.report import NameReport
 from .checkpoints.restoring import (

@@ -7,14 +7,22 @@ changes are stored, and put on top of whatever the next guest is born with.
 from __future__ import annotations
 
 import copy
+import functools
 import importlib
 import os
+import re
 import sys
 import warnings
 from typing import TYPE_CHECKING, Any
 
+from .identity import memory, native
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+
+#: Parts of a filter of warnings: action, message, category, module, line.
+_FILTER_PARTS = 5
+_PATTERNS = (type(None), str, re.Pattern)
 
 
 def _folder() -> str:
@@ -144,20 +152,79 @@ def _known(entry: str | int) -> bool:
     return isinstance(entry, str) or entry < len(birth.path)
 
 
-def capture_late() -> dict[str, Any]:
-    """Return the state that is put back after everything else, as values to pickle."""
+def capture_late(seen: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return the state that is put back after everything else, as values to pickle.
+
+    `seen` has what `peek` gave for parts that are known: a part that is still the same is `UNREAD`.
+    """
     late: dict[str, Any] = {}
-    if "random" in sys.modules:
-        late["random"] = sys.modules["random"].getstate()
-    if "decimal" in sys.modules:
-        late["decimal"] = sys.modules["decimal"].getcontext().copy()
-    if "logging" in sys.modules:
-        late["logging"] = sys.modules["logging"].getLogger()
-    if "numpy.random" in sys.modules:
-        late["numpy"] = sys.modules["numpy.random"].get_state(legacy=False)
+    for key, (module, read_from) in _SOURCES.items():
+        if module in sys.modules:
+            before = seen.get(key) if seen is not None else None
+            same = before is not None and before == peek(key)
+            late[key] = UNREAD if same else read_from(sys.modules[module])
     if list(warnings.filters) != birth.filters:
         late["warnings"] = list(warnings.filters)
     return late
+
+
+def read(key: str) -> Any:
+    """Return one part of `capture_late`."""
+    return capture_late()[key]
+
+
+class _Unread:
+    """Stands for a state that was not read."""
+
+
+UNREAD = _Unread()
+
+_SOURCES: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "random": ("random", lambda random: random.getstate()),
+    "decimal": ("decimal", lambda decimal: decimal.getcontext().copy()),
+    "logging": ("logging", lambda logging: logging.getLogger()),
+    "numpy": ("numpy.random", lambda random: random.get_state(legacy=False)),
+}
+
+
+def peek(key: str) -> Any:
+    """Return what is equal as long as a generator's state is; None if only reading it tells, which takes far longer.
+
+    The state lies in the memory of the generator itself. That is tried once, with a generator of its own.
+    """
+    if key == "random":
+        generator: Any = getattr(sys.modules["random"].getstate, "__self__", None)
+        if type(generator) is sys.modules["random"].Random and _lies_inside("random"):
+            return memory(generator), generator.gauss_next
+    if key == "numpy":
+        module: Any = sys.modules["numpy.random"]
+        generator = getattr(module.get_state, "__self__", None)
+        if type(generator) is module.RandomState and _lies_inside("numpy"):
+            source = generator._bit_generator
+            return (memory(generator), memory(source)) if type(source) is module.MT19937 else None
+    return None
+
+
+@functools.cache
+def _lies_inside(key: str) -> bool:
+    """Whether every kind of draw from a generator changes its memory."""
+    if not native:
+        return False
+    if key == "random":
+        generator: Any = sys.modules["random"].Random(1)
+        return _changes(lambda: memory(generator), [generator.random] * 3)
+    state: Any = sys.modules["numpy.random"].RandomState(1)
+    source = state._bit_generator
+    # The second number of two that are drawn at once only changes whether there is another.
+    return _changes(lambda: memory(state) + memory(source), [state.random_sample, *[state.standard_normal] * 4])
+
+
+def _changes(look: Callable[[], bytes], draws: list[Callable[[], Any]]) -> bool:
+    seen = [look()]
+    for draw in draws:
+        draw()
+        seen.append(look())
+    return len(set(seen)) == len(seen)
 
 
 def mark(key: str, value: Any) -> Any:
@@ -171,7 +238,21 @@ def mark(key: str, value: Any) -> Any:
         }
     if key == "decimal":
         return repr(value)
+    if key == "logging" and not value.handlers:
+        return value.level, value.propagate, value.disabled
+    if key == "warnings" and all(map(_is_plain_filter, value)):
+        # Held, so that the same filters are found by identity.
+        return value
     return None
+
+
+def _is_plain_filter(each: Any) -> bool:
+    """Whether a filter can be held: it leads to no class of the session."""
+    if type(each) is not tuple or len(each) != _FILTER_PARTS:
+        return False
+    action, message, category, module, line = each
+    patterns = type(message) in _PATTERNS and type(module) in _PATTERNS
+    return patterns and type(action) is str and type(line) is int and category.__module__ != "__main__"
 
 
 def apply_late(late: dict[str, Any], early: Mapping[str, Any]) -> None:

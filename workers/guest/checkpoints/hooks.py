@@ -42,12 +42,18 @@ class Watch:
         self._limit = max(1, round(seconds / _TICK))
         self._ticks = 0
         self._since: int | None = None
+        self._idle = False
+        """Whether the first hook is to start the clock: most checkpoints call none, and starting it is dear."""
+        self._stop: Callable[[], None] = lambda: None
         self.seconds = seconds
 
     def call(self, hook: Callable[..., Any], *args: Any) -> Any:
         """Return `hook(*args)`, or raise `HookTimeout` once it has used up its budget."""
-        global _called  # noqa: PLW0603 - one guest, one main thread: the flag is the process's
-        _called = True
+        global _before  # noqa: PLW0603 - one guest, one main thread: the state is the process's
+        if _before is None:
+            _before = _generator_states()
+        if self._idle:
+            self._start()
         outer = self._since
         self._since = self._ticks
         try:
@@ -57,20 +63,28 @@ class Watch:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Count time while the body runs; a timer of the user's own goes on afterwards where it was."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        begun = monotonic()
-        handler = signal.signal(signal.SIGALRM, self._tick)
-        left, interval = signal.setitimer(signal.ITIMER_REAL, _TICK, _TICK)
+        """Count the time of hooks while the body runs; a timer of the user's own goes on afterwards where it was."""
+        self._idle = threading.current_thread() is threading.main_thread()
         try:
             yield
         finally:
+            self._idle = False
+            stop, self._stop = self._stop, lambda: None
+            stop()
+
+    def _start(self) -> None:
+        self._idle = False
+        begun = monotonic()
+        handler = signal.signal(signal.SIGALRM, self._tick)
+        left, interval = signal.setitimer(signal.ITIMER_REAL, _TICK, _TICK)
+
+        def stop() -> None:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, signal.SIG_DFL if handler is None else handler)
             if left:
                 signal.setitimer(signal.ITIMER_REAL, max(left - (monotonic() - begun), 1e-6), interval)
+
+        self._stop = stop
 
     def _tick(self, _signal: int, _frame: FrameType | None) -> None:
         self._ticks += 1
@@ -92,8 +106,8 @@ class _Sink(io.TextIOBase):
 
 _running = 0
 
-# Whether a hook was called since the checkpoint began.
-_called = False
+# The global generators as they were before the first hook that this checkpoint called; None before that.
+_before: list[tuple[Callable[[Any], None], Any]] | None = None
 
 
 def hooks_running() -> bool:
@@ -104,11 +118,10 @@ def hooks_running() -> bool:
 @contextmanager
 def untraced() -> Iterator[None]:
     """Run the body with output discarded, the collector off, and the global generators put back after it."""
-    global _running, _called  # noqa: PLW0603 - as above
-    _called = False
+    global _running, _before  # noqa: PLW0603 - as above
+    _before = None
     process = os.getpid()
     streams = sys.stdout, sys.stderr
-    generators = _generator_states()
     collecting = gc.isenabled()
     gc.disable()
     sys.stdout = sys.stderr = _Sink()
@@ -120,9 +133,7 @@ def untraced() -> Iterator[None]:
         if os.getpid() != process:
             os._exit(0)
         sys.stdout, sys.stderr = streams
-        if _called:
-            for put_back, state in generators:
-                put_back(state)
+        _put_back()
         if collecting:
             gc.enable()
 
@@ -140,6 +151,15 @@ def unwarned() -> Iterator[None]:
         yield
     finally:
         warnings.filters = filters
+
+
+def _put_back() -> None:
+    """Undo what hooks drew from the global generators."""
+    global _before  # noqa: PLW0603 - as above
+    if _before is not None:
+        for put_back, state in _before:
+            put_back(state)
+    _before = None
 
 
 def _generator_states() -> list[tuple[Callable[[Any], None], Any]]:

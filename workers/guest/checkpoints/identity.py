@@ -19,7 +19,20 @@ from . import layouts
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["ASK", "COUNT", "DIGEST", "LIVE", "SKIP", "Table", "cuts", "digests", "extension", "native"]
+__all__ = [
+    "ASK",
+    "COUNT",
+    "DIGEST",
+    "LIVE",
+    "SKIP",
+    "Table",
+    "changed_names",
+    "cuts",
+    "digests",
+    "extension",
+    "native",
+    "plain_names",
+]
 
 #: What a type is to the table: its instances are counted, never counted, or asked about one by one.
 COUNT: Final = 1
@@ -41,7 +54,13 @@ _SKIPPED = frozenset({str, int, float, tuple, bool, type(None), bytes, frozenset
 class PythonTable:
     """The table of identities; holds what it has seen until `forget`, so that no address is given twice."""
 
-    def __init__(self, judge_type: Callable[[type], int], judge_object: Callable[[Any], bool]) -> None:
+    def __init__(
+        self,
+        judge_type: Callable[[type], int],
+        judge_object: Callable[[Any], bool],
+        _judge_open: Callable[[type], int],
+        _parts_of: Callable[[Any], list[Any]],
+    ) -> None:
         self._judge_type = judge_type
         self._judge_object = judge_object
         self._roots: dict[int, tuple[Any, int]] = {}
@@ -119,9 +138,23 @@ class PythonTable:
         self._layouts = []
         return self._layouts
 
+    def glance(self, _values: list[Any]) -> tuple[Any, ...] | None:
+        """Return what is equal as long as the roots of the unit are stored as they are; None if only pickling tells.
+
+        To walk through them in Python takes longer than to pickle them.
+        """
+        return None
+
     def root(self, thing: Any, pid: Any, unit: int) -> None:
         """Make `thing` (which is not held) a root of `unit`, met elsewhere as `pid`."""
         self._roots[id(thing)] = pid, unit
+
+    def bind(self, values: dict[str, Any], roots: dict[str, int], unit_of: dict[int, int], never: list[Any]) -> None:
+        """Make the values of names roots, as `root` does; what is in `never` counts as shared nowhere."""
+        for thing in never:
+            self.never(thing)
+        for name, root in roots.items():
+            self.root(values[name], root, unit_of[root])
 
     def never(self, thing: Any) -> None:
         """Never count `thing` as shared, wherever it is met; it must live on."""
@@ -187,6 +220,16 @@ def python_cuts(data: Any, bits: int) -> list[int]:
     return ends
 
 
+def python_plain_names(namespace: dict[Any, Any]) -> dict[str, Any]:
+    """Return a copy of a namespace without the names that are no texts."""
+    return {name: value for name, value in list(namespace.items()) if type(name) is str}
+
+
+def python_changed_names(values: dict[str, Any], ids: dict[str, int]) -> list[str]:
+    """Return the names whose values lie elsewhere than `ids` says."""
+    return [name for name, value in values.items() if ids.get(name) != id(value)]
+
+
 #: The version in C, if it was built.
 extension: Any = load("_checkpoint")
 #: Whether it is used.
@@ -198,3 +241,9 @@ if native and not layouts.works(extension.layout, extension.arrange):
     extension.no_layouts()
 digests: Callable[[Any, int], bytes] = extension.digests if native else python_digests
 cuts: Callable[[Any, int], list[int]] = extension.cuts if native else python_cuts
+plain_names: Callable[[dict[Any, Any]], dict[str, Any]] = extension.plain_names if native else python_plain_names
+changed_names: Callable[[dict[str, Any], dict[str, int]], list[str]] = (
+    extension.changed_names if native else python_changed_names
+)
+#: A digest of the memory of an object itself. There is no substitute: who asks must do without it.
+memory: Callable[[Any], bytes] = extension.memory if native else bytes

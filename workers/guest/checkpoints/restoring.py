@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from . import ambient, atoms, rebuild, report, sources
-from .keeper import AMBIENT, FORMAT, unescaped
+from .known import AMBIENT, FORMAT, unescaped
 from .lost import Lost, describe, place
 from .packs import holds
 from .pieces import Record, cut

@@ -71,6 +71,8 @@ class Watcher:
         # What the standard library generated for classes of the runtime: its file is "<string>", as that of what it
         # generates for the session. Kept, and told apart by identity: code of the session may equal it.
         self._generated: dict[int, types.CodeType] = {}
+        #: Code of libraries and of the runtime, by identity; held, so that no address is given to another.
+        self._foreign: dict[int, types.CodeType] = {}
         self._started: set[types.CodeType] = set()
         # One bound method for life: whoever took our place in the meantime is told apart by identity.
         self._callbacks: tuple[Any, Any] = (self._start, self._resume)
@@ -83,6 +85,7 @@ class Watcher:
     def ignore(self, file: str) -> None:
         """Take the code of a file for none of the session's."""
         self._libraries += (file,)
+        self._foreign = {}
 
     def begin(self) -> None:
         """Start watching, unless others have taken every id there is."""
@@ -132,7 +135,9 @@ class Watcher:
         return not any(replaced) and monitoring.get_events(number) == events.PY_START | events.PY_RESUME
 
     def _start(self, code: types.CodeType, _offset: int) -> Any:
-        self._note(code)
+        # By identity: the hash of a code object is computed from all of it, and the runtime's own starts every time.
+        if id(code) not in self._foreign:
+            self._note(code)
         return sys.monitoring.DISABLE
 
     def _resume(self, code: types.CodeType, _offset: int) -> Any:
@@ -142,7 +147,12 @@ class Watcher:
 
     def _note(self, code: types.CodeType) -> bool:
         """Take in a code object; whether it is the session's."""
+        if id(code) in self._foreign:
+            return False
         if code.co_filename.startswith(self._libraries) or id(code) in self._generated:
+            if len(self._foreign) > 1 << 14:
+                self._foreign = {}
+            self._foreign[id(code)] = code
             return False
         now = self._now
         known = self._names.get(code)

@@ -62,6 +62,8 @@ class Unit:
     losses: list[Loss] = field(default_factory=list)
     code: frozenset[tuple[str, int, str]] = frozenset()
     """Which code objects are in it, by file, line and name."""
+    glance: tuple[Any, ...] | None = None
+    """What a glance at its values gave when it was pickled last; None if only pickling tells whether it changed."""
     stored: tuple[Any, ...] | None = None
     """Its `mark` when it was stored last."""
 

@@ -35,8 +35,8 @@ typedef struct {
 
 typedef struct {
     PyObject_HEAD
-    Map roots, seen, types, noted;
-    PyObject *judge_type, *judge_object, *hits, *pairs, *joined, *layouts;
+    Map roots, seen, types, noted, open;
+    PyObject *judge_type, *judge_object, *judge_open, *parts_of, *hits, *pairs, *joined, *layouts;
     long unit;
     vectorcallfunc call;
 } Table;
@@ -82,6 +82,7 @@ static int map_add(Map *map, Entry *free, PyObject *object, PyObject *pid, long 
 
 /* Let go of what a map holds; finalizers that run on the way find it empty. */
 static int map_drop(Map *map, int owns) {
+    if (!map->used) return 0;
     Map old = *map;
     if (map_make(map, 1024) < 0) {
         *map = old;
@@ -204,124 +205,6 @@ static PyObject *table_call(PyObject *callable, PyObject *const *args, size_t na
     Py_RETURN_NONE;
 }
 
-static PyObject *table_begin(Table *self, PyObject *argument) {
-    long unit = PyLong_AsLong(argument);
-    if (unit == -1 && PyErr_Occurred()) return NULL;
-    PyObject *hits = PySet_New(NULL);
-    if (!hits) return NULL;
-    self->unit = unit;
-    Py_XSETREF(self->hits, hits);
-    if (self->noted.used && map_drop(&self->noted, 0) < 0) return NULL;
-    return Py_NewRef(hits);
-}
-
-static PyObject *table_segment(Table *self, PyObject *again) {
-    PyObject *layouts = PyList_New(0);
-    if (!layouts || (again == Py_True && map_drop(&self->noted, 0) < 0)) return NULL;
-    Py_XSETREF(self->layouts, layouts);
-    return Py_NewRef(layouts);
-}
-
-static PyObject *table_root(Table *self, PyObject *args) {
-    PyObject *object, *pid;
-    long unit;
-    if (!PyArg_ParseTuple(args, "OOl", &object, &pid, &unit)) return NULL;
-    Entry *entry = map_find(&self->roots, object);
-    if (entry->object) {
-        Py_XSETREF(entry->pid, Py_NewRef(pid));
-        entry->unit = unit;
-    } else if (map_add(&self->roots, entry, object, Py_NewRef(pid), unit) < 0) {
-        return NULL;
-    }
-    Py_RETURN_NONE;
-}
-
-static PyObject *table_never(Table *self, PyObject *object) {
-    Entry *entry = map_find(&self->roots, object);
-    if (!entry->object && map_add(&self->roots, entry, object, NULL, NEVER) < 0) return NULL;
-    Py_RETURN_NONE;
-}
-
-static PyObject *table_clear(Table *self, PyObject *Py_UNUSED(unused)) {
-    if (map_drop(&self->roots, 0) < 0) return NULL;
-    Py_RETURN_NONE;
-}
-
-static PyObject *table_join(Table *self, PyObject *args) {
-    PyObject *old, *into;
-    if (!PyArg_ParseTuple(args, "O!O!", &PyLong_Type, &old, &PyLong_Type, &into)) return NULL;
-    if (PyDict_SetItem(self->joined, old, into) < 0) return NULL;
-    Py_RETURN_NONE;
-}
-
-static PyObject *table_forget(Table *self, PyObject *Py_UNUSED(unused)) {
-    PyDict_Clear(self->joined);
-    PyObject *again = table_segment(self, Py_True);
-    if (!again) return NULL;
-    Py_DECREF(again);
-    if (PySet_Clear(self->pairs) < 0 || map_drop(&self->seen, 1) < 0) return NULL;
-    Py_RETURN_NONE;
-}
-
-static PyObject *table_pairs(Table *self, void *Py_UNUSED(unused)) { return Py_NewRef(self->pairs); }
-
-static void table_dealloc(Table *self) {
-    Map *maps[] = {&self->roots, &self->noted, &self->seen, &self->types};
-    for (int which = 0; which < 4; which++) {
-        if (!maps[which]->entries) continue;
-        map_drop(maps[which], which > 1);
-        PyMem_Free(maps[which]->entries);
-    }
-    Py_XDECREF(self->judge_type);
-    Py_XDECREF(self->judge_object);
-    Py_XDECREF(self->hits);
-    Py_XDECREF(self->pairs);
-    Py_XDECREF(self->joined);
-    Py_XDECREF(self->layouts);
-    Py_TYPE(self)->tp_free((PyObject *)self);
-}
-
-static PyObject *table_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(names)) {
-    PyObject *judge_type, *judge_object;
-    if (!PyArg_ParseTuple(args, "OO", &judge_type, &judge_object)) return NULL;
-    Table *self = (Table *)type->tp_alloc(type, 0);
-    if (!self) return NULL;
-    self->call = table_call;
-    self->judge_type = Py_NewRef(judge_type);
-    self->judge_object = Py_NewRef(judge_object);
-    self->hits = PySet_New(NULL);
-    self->pairs = PySet_New(NULL);
-    self->joined = PyDict_New();
-    self->layouts = PyList_New(0);
-    if (!self->hits || !self->pairs || !self->joined || !self->layouts || map_make(&self->roots, 1024) < 0 ||
-        map_make(&self->seen, 1024) < 0 || map_make(&self->types, 1024) < 0 || map_make(&self->noted, 64) < 0) {
-        Py_DECREF(self);
-        return PyErr_NoMemory();
-    }
-    return (PyObject *)self;
-}
-
-static PyMethodDef table_methods[] = {
-    {"begin", (PyCFunction)table_begin, METH_O, NULL},   {"root", (PyCFunction)table_root, METH_VARARGS, NULL},
-    {"segment", (PyCFunction)table_segment, METH_O, NULL},
-    {"never", (PyCFunction)table_never, METH_O, NULL},   {"clear", (PyCFunction)table_clear, METH_NOARGS, NULL},
-    {"join", (PyCFunction)table_join, METH_VARARGS, NULL}, {"forget", (PyCFunction)table_forget, METH_NOARGS, NULL},
-    {NULL, NULL, 0, NULL}};
-
-static PyGetSetDef table_attributes[] = {{"pairs", (getter)table_pairs, NULL, NULL, NULL}, {NULL, NULL, NULL, NULL, NULL}};
-
-static PyTypeObject table_type = {
-    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "_checkpoint.Table",
-    .tp_basicsize = sizeof(Table),
-    .tp_dealloc = (destructor)table_dealloc,
-    .tp_vectorcall_offset = offsetof(Table, call),
-    .tp_call = PyVectorcall_Call,
-    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_VECTORCALL,
-    .tp_methods = table_methods,
-    .tp_getset = table_attributes,
-    .tp_new = table_new,
-};
-
 /* --- digests: 128 bits that tell two blocks apart; not against an adversary, who could only fool himself --- */
 
 static inline uint64_t fold(uint64_t left, uint64_t right) {
@@ -358,6 +241,159 @@ static void digest_of(const uint8_t *at, size_t size, uint8_t out[16]) {
     memcpy(out, &low, 8);
     memcpy(out + 8, &high, 8);
 }
+
+#include "_checkpoint_glance.h"
+
+static PyObject *table_begin(Table *self, PyObject *argument) {
+    long unit = PyLong_AsLong(argument);
+    if (unit == -1 && PyErr_Occurred()) return NULL;
+    PyObject *hits = PySet_New(NULL);
+    if (!hits) return NULL;
+    self->unit = unit;
+    Py_XSETREF(self->hits, hits);
+    if (map_drop(&self->noted, 0) < 0) return NULL;
+    return Py_NewRef(hits);
+}
+
+static PyObject *table_segment(Table *self, PyObject *again) {
+    PyObject *layouts = PyList_New(0);
+    if (!layouts || (again == Py_True && map_drop(&self->noted, 0) < 0)) return NULL;
+    Py_XSETREF(self->layouts, layouts);
+    return Py_NewRef(layouts);
+}
+
+static PyObject *table_root(Table *self, PyObject *args) {
+    PyObject *object, *pid;
+    long unit;
+    if (!PyArg_ParseTuple(args, "OOl", &object, &pid, &unit)) return NULL;
+    Entry *entry = map_find(&self->roots, object);
+    if (entry->object) {
+        Py_XSETREF(entry->pid, Py_NewRef(pid));
+        entry->unit = unit;
+    } else if (map_add(&self->roots, entry, object, Py_NewRef(pid), unit) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+/* Make the values of all names roots; what is in `never` counts as shared nowhere. */
+static PyObject *table_bind(Table *self, PyObject *args) {
+    PyObject *values, *roots, *units, *never, *name, *root;
+    Py_ssize_t at = 0;
+    if (!PyArg_ParseTuple(args, "O!O!O!O!", &PyDict_Type, &values, &PyDict_Type, &roots, &PyDict_Type, &units,
+                          &PyList_Type, &never))
+        return NULL;
+    for (Py_ssize_t which = 0; which < PyList_GET_SIZE(never); which++) {
+        PyObject *object = PyList_GET_ITEM(never, which);
+        Entry *entry = map_find(&self->roots, object);
+        if (!entry->object && map_add(&self->roots, entry, object, NULL, NEVER) < 0) return NULL;
+    }
+    while (PyDict_Next(roots, &at, &name, &root)) {
+        PyObject *object = PyDict_GetItemWithError(values, name), *unit = PyDict_GetItemWithError(units, root);
+        if (!object || !unit) return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_KeyError, "%R has no unit", name);
+        Entry *entry = map_find(&self->roots, object);
+        long number = PyLong_AsLong(unit);
+        if (entry->object) {
+            Py_XSETREF(entry->pid, Py_NewRef(root));
+            entry->unit = number;
+        } else if (map_add(&self->roots, entry, object, Py_NewRef(root), number) < 0) {
+            return NULL;
+        }
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *table_never(Table *self, PyObject *object) {
+    Entry *entry = map_find(&self->roots, object);
+    if (!entry->object && map_add(&self->roots, entry, object, NULL, NEVER) < 0) return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyObject *table_clear(Table *self, PyObject *Py_UNUSED(unused)) {
+    if (map_drop(&self->roots, 0) < 0) return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyObject *table_join(Table *self, PyObject *args) {
+    PyObject *old, *into;
+    if (!PyArg_ParseTuple(args, "O!O!", &PyLong_Type, &old, &PyLong_Type, &into)) return NULL;
+    if (PyDict_SetItem(self->joined, old, into) < 0) return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyObject *table_forget(Table *self, PyObject *Py_UNUSED(unused)) {
+    PyDict_Clear(self->joined);
+    PyObject *again = table_segment(self, Py_True);
+    if (!again) return NULL;
+    Py_DECREF(again);
+    if (PySet_Clear(self->pairs) < 0 || map_drop(&self->seen, 1) < 0 || map_drop(&self->open, 1) < 0) return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyObject *table_pairs(Table *self, void *Py_UNUSED(unused)) { return Py_NewRef(self->pairs); }
+
+static void table_dealloc(Table *self) {
+    Map *maps[] = {&self->roots, &self->noted, &self->seen, &self->types, &self->open};
+    for (int which = 0; which < 5; which++) {
+        if (!maps[which]->entries) continue;
+        map_drop(maps[which], which > 1);
+        PyMem_Free(maps[which]->entries);
+    }
+    Py_XDECREF(self->judge_type);
+    Py_XDECREF(self->judge_object);
+    Py_XDECREF(self->judge_open);
+    Py_XDECREF(self->parts_of);
+    Py_XDECREF(self->hits);
+    Py_XDECREF(self->pairs);
+    Py_XDECREF(self->joined);
+    Py_XDECREF(self->layouts);
+    Py_TYPE(self)->tp_free((PyObject *)self);
+}
+
+static PyObject *table_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(names)) {
+    PyObject *judge_type, *judge_object, *judge_open, *parts_of;
+    if (!PyArg_ParseTuple(args, "OOOO", &judge_type, &judge_object, &judge_open, &parts_of)) return NULL;
+    Table *self = (Table *)type->tp_alloc(type, 0);
+    if (!self) return NULL;
+    self->call = table_call;
+    self->judge_type = Py_NewRef(judge_type);
+    self->judge_object = Py_NewRef(judge_object);
+    self->judge_open = Py_NewRef(judge_open);
+    self->parts_of = Py_NewRef(parts_of);
+    self->hits = PySet_New(NULL);
+    self->pairs = PySet_New(NULL);
+    self->joined = PyDict_New();
+    self->layouts = PyList_New(0);
+    if (!self->hits || !self->pairs || !self->joined || !self->layouts || map_make(&self->roots, 1024) < 0 ||
+        map_make(&self->seen, 1024) < 0 || map_make(&self->types, 1024) < 0 || map_make(&self->noted, 64) < 0 ||
+        map_make(&self->open, 64) < 0) {
+        Py_DECREF(self);
+        return PyErr_NoMemory();
+    }
+    return (PyObject *)self;
+}
+
+static PyMethodDef table_methods[] = {
+    {"begin", (PyCFunction)table_begin, METH_O, NULL},   {"root", (PyCFunction)table_root, METH_VARARGS, NULL},
+    {"bind", (PyCFunction)table_bind, METH_VARARGS, NULL},
+    {"segment", (PyCFunction)table_segment, METH_O, NULL}, {"glance", (PyCFunction)table_glance, METH_O, NULL},
+    {"never", (PyCFunction)table_never, METH_O, NULL},   {"clear", (PyCFunction)table_clear, METH_NOARGS, NULL},
+    {"join", (PyCFunction)table_join, METH_VARARGS, NULL}, {"forget", (PyCFunction)table_forget, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL}};
+
+static PyGetSetDef table_attributes[] = {{"pairs", (getter)table_pairs, NULL, NULL, NULL}, {NULL, NULL, NULL, NULL, NULL}};
+
+static PyTypeObject table_type = {
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "_checkpoint.Table",
+    .tp_basicsize = sizeof(Table),
+    .tp_dealloc = (destructor)table_dealloc,
+    .tp_vectorcall_offset = offsetof(Table, call),
+    .tp_call = PyVectorcall_Call,
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_VECTORCALL,
+    .tp_methods = table_methods,
+    .tp_getset = table_attributes,
+    .tp_new = table_new,
+};
 
 static PyObject *digests(PyObject *Py_UNUSED(module), PyObject *args) {
     Py_buffer buffer;
@@ -506,7 +542,46 @@ static PyObject *address(PyObject *Py_UNUSED(module), PyObject *object) {
     return made;
 }
 
-static PyMethodDef functions[] = {{"digests", digests, METH_VARARGS, NULL},
+/* --- names: which of ten thousand are bound to something else costs a third of a millisecond --- */
+
+/* Return a copy of a namespace without the names that are no texts. */
+static PyObject *plain_names(PyObject *Py_UNUSED(module), PyObject *namespace) {
+    if (!PyDict_Check(namespace)) return PyErr_Format(PyExc_TypeError, "a dict is expected");
+    PyObject *made = PyDict_New(), *name, *value;
+    Py_ssize_t at = 0;
+    while (made && PyDict_Next(namespace, &at, &name, &value))
+        if (PyUnicode_CheckExact(name) && PyDict_SetItem(made, name, value) < 0) Py_CLEAR(made);
+    return made;
+}
+
+/* Return the names whose values lie elsewhere than `ids` says. */
+static PyObject *changed_names(PyObject *Py_UNUSED(module), PyObject *args) {
+    PyObject *values, *ids, *name, *value;
+    Py_ssize_t at = 0;
+    if (!PyArg_ParseTuple(args, "O!O!", &PyDict_Type, &values, &PyDict_Type, &ids)) return NULL;
+    PyObject *made = PyList_New(0);
+    while (made && PyDict_Next(values, &at, &name, &value)) {
+        PyObject *known = PyDict_GetItemWithError(ids, name);
+        int beyond = 0;
+        long long address = known ? PyLong_AsLongLongAndOverflow(known, &beyond) : 0;
+        if (known && !beyond && address == (long long)(intptr_t)value) continue;
+        if (PyErr_Occurred() || PyList_Append(made, name) < 0) Py_CLEAR(made);
+    }
+    return made;
+}
+
+/* Return a digest of the memory of an object itself, behind its count of references. */
+static PyObject *memory(PyObject *Py_UNUSED(module), PyObject *object) {
+    uint8_t digest[16];
+    size_t head = offsetof(PyObject, ob_type);
+    digest_of((const uint8_t *)object + head, (size_t)Py_TYPE(object)->tp_basicsize - head, digest);
+    return PyBytes_FromStringAndSize((const char *)digest, sizeof digest);
+}
+
+static PyMethodDef functions[] = {{"memory", memory, METH_O, NULL},
+                                  {"plain_names", plain_names, METH_O, NULL},
+                                  {"changed_names", changed_names, METH_VARARGS, NULL},
+                                  {"digests", digests, METH_VARARGS, NULL},
                                   {"cuts", cuts, METH_VARARGS, NULL},
                                   {"address", address, METH_O, NULL},
                                   {"layout", layout, METH_O, NULL},

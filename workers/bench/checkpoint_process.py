@@ -92,17 +92,21 @@ class Measure:
 
     def step(self, case: str, code: str, times: int, *, write: bool = True) -> None:
         """Time a checkpoint after some code, so many times."""
-        taken, written = [], []
+        taken, stopped, written, beside = [], [], [], []
         for count in range(times):
             self.watcher.take()
             self.run(code.replace("COUNT", str(count)))
             began = time.perf_counter()
             delta = self.checkpoints.save(self.watcher.take())
+            stopped.append(time.perf_counter() - began)
             written.append(self.disk.write(delta) if write else 0)
             taken.append(time.perf_counter() - began)
+            beside.append(written[-1] - sum(map(len, delta.chunks)))
         self.seconds[case] = statistics.median(taken)
+        self.seconds[f"{case} stop"] = statistics.median(stopped)
         if write:
             self.bytes[case] = round(statistics.median(written))
+            self.bytes[f"{case} beside"] = round(statistics.median(beside))
 
     def all(self) -> None:
         self.run(MAKE)
@@ -113,15 +117,27 @@ class Measure:
         self.seconds["first"] = time.perf_counter() - began
         packs = {1: b"".join(first.chunks)}
         manifest = json.loads(json.dumps(self.checkpoints.manifest()))
+        self.commits()
         self.step("small", "small['k'].append(COUNT); x = COUNT + 5", 300)
         self.step("small cpu", "small['k'].append(COUNT); x = COUNT + 5", 300, write=False)
         self.step("element", "a1[COUNT * 100_000] = 1.0", 20)
-        self.step("touch", "m = a1[COUNT]", 20)
+        self.step("touch", "a1[COUNT]", 20)
         self.step("field", "recs[COUNT * 9_000]['v'] = 9", 5)
         self.step("everything", "globals()", 3)
+        self.step("dirty", "a1 += 1; a2 += 1; frame += 1; wide += 1; recs[COUNT]['v'] = 9; ints[COUNT] = 9", 3)
         self.loops()
         self.others()
         self.restores(manifest, packs)
+
+    def commits(self) -> None:
+        """Time what no durable checkpoint can be below: a commit of as many bytes as a small one has."""
+        empty = type("Empty", (), {"data": {"small": "x" * 200}, "chunks": []})
+        taken = []
+        for _ in range(100):
+            began = time.perf_counter()
+            self.disk.write(empty)
+            taken.append(time.perf_counter() - began)
+        self.seconds["commit"] = statistics.median(taken)
 
     def loops(self) -> None:
         alone, watched = [], []
@@ -178,10 +194,13 @@ class Measure:
             number = manifest["names"].pop(heavy)[0]
             manifest["units"] = {key: unit for key, unit in manifest["units"].items() if unit["roots"][0][0] != number}
         memory = {number: memoryview(storage(pack)) for number, pack in packs.items()}
-        again = self._checkpoint.Checkpoints({}, pages=self.pages)
+        namespace: dict[str, Any] = {}
+        again = self._checkpoint.Checkpoints(namespace, pages=self.pages)
         began = time.perf_counter()
         again.restore(manifest, memory)
         self.seconds["restore arrays"] = time.perf_counter() - began
+        exec(compile("a1[0] + frame['c0'][0]", "<first>", "exec"), namespace)  # noqa: S102 - the code is here
+        self.seconds["first statement"] = time.perf_counter() - began
 
 
 def _guest(folder: str) -> Any:

@@ -52,7 +52,8 @@ def _bindings(known: Known, run: Pass) -> list[tuple[str, Any]]:
         type(run.values[name]) in (str, bytes) for name in told
     ):
         return _with_aliases(known, run)
-    order = filter(told.__contains__, run.values) if run.full else sorted(told)
+    # In the order of the namespace: that is the order in which a reader adds new ones.
+    order = filter(told.__contains__, run.values) if len(told) > 1 else told
     return [(name, [known.roots[name]] if name in known.roots else known.atoms[name]) for name in order]
 
 

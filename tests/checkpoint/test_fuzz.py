@@ -9,15 +9,15 @@ import pytest
 
 from .fuzz import ROOT
 
-#: Six programs of 50 steps from each on.
-SEEDS = [7, 1007, 2007, 3007]
+#: Ten programs of 50 steps from each on.
+SEEDS = [7, 1007, 2007, 3007, 4007, 5007, 6007, 7007]
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("how", ["", "tier1"])
 def test_what_comes_back_is_what_was_there(how: str, seed: int) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "tests.checkpoint.fuzz", str(seed), "300", *how.split()],
+        [sys.executable, "-m", "tests.checkpoint.fuzz", str(seed), "500", *how.split()],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -33,11 +33,16 @@ def how_to_answer(call: PendingCall) -> str:
     return f'{call.id} waits for an answer to "{call.prompt}": perdure answer {call.id} VALUE'
 
 
-async def ask_here(client: Client, execution: str, call: PendingCall) -> bool:
-    """Ask until an answer fits, here or elsewhere; False if the terminal has no more to say (end of file)."""
+async def ask_here(client: Client, execution: str, call: PendingCall, shown: str = "") -> bool:
+    """Ask until an answer fits, here or elsewhere; False if the terminal has no more to say (end of file).
+
+    ``input`` has printed its prompt itself: where that is what was ``shown`` last, it stands there already.
+    """
     while True:
-        sys.stderr.write(_prompt(call))
-        sys.stderr.flush()
+        if not (call.name == "input" and call.prompt and shown.endswith(call.prompt)):
+            sys.stderr.write(_prompt(call))
+            sys.stderr.flush()
+        shown = ""
         line = await _line_unless_answered(client, execution, call.id)
         if line is None:
             sys.stderr.write("\nperdure: it was answered elsewhere\n")

@@ -66,6 +66,8 @@ class Following:
         self.result: Result | None = None
         self._calls: dict[str, CallEvent] = {}
         self._said: set[str] = set()
+        #: The end of what was printed here: a question that is among it is not put again.
+        self._last = ""
         self._asks = choices.ask and not choices.json and sys.stdin.isatty()
         self._status: Status | None = None
         if sys.stderr.isatty() and not choices.json:
@@ -127,6 +129,7 @@ class Following:
         out = sys.stderr if stream == "stderr" else sys.stdout
         out.write(text)
         out.flush()
+        self._last = text if out.isatty() else ""
         if self._status and text.endswith("\n"):
             self._status.start()
 
@@ -145,7 +148,8 @@ class Following:
         self._hide()
         waiting = [call for call in await self._client.pending(self._execution.id) if call.id in event.calls]
         if waiting and self._asks and not self._choices.detach:
-            self._asks = await ask_here(self._client, self._execution.id, waiting[0])
+            self._asks = await ask_here(self._client, self._execution.id, waiting[0], self._last)
+            self._last = ""
             if self._asks:
                 return None
         for call in waiting:

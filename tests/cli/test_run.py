@@ -200,6 +200,29 @@ def test_questions_are_asked_in_the_terminal(cli: Cli) -> None:
     assert seen.index(b"before") < seen.index(b"Pay?")
 
 
+def test_a_prompt_stands_once(cli: Cli) -> None:
+    cli.write(
+        "greets.py", "name = input('who? ')\ndef f(x):\n    breakpoint()\n    return x\nprint('hello', name, f(2))\n"
+    )
+    pid, terminal = os.forkpty()
+    if pid == 0:
+        os.chdir(cli.folder)
+        command = cli.command("run", "greets.py")
+        os.execve(command[0], command, cli.environment(TERM="dumb"))  # noqa: S606 - the child of a terminal
+    try:
+        seen = _read_until(terminal, b"", [b"who? "])
+        os.write(terminal, b"Ada\n")
+        seen = _read_until(terminal, seen, [b"(Pdb) "])
+        os.write(terminal, b"p x\n")
+        seen = _read_until(terminal, seen, [b"2", b"(Pdb) "])
+        os.write(terminal, b"c\n")
+        seen = _read_until(terminal, seen, [b"hello Ada 2"])
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    finally:
+        os.close(terminal)
+    assert (seen.count(b"who? "), seen.count(b"(Pdb) ")) == (1, 2)
+
+
 def _read_until(terminal: int, seen: bytes, wanted: list[bytes]) -> bytes:
     """Read on until all of ``wanted`` came, in this order, after ``seen``."""
     at = len(seen)

@@ -36,4 +36,5 @@ def _looking_first(theirs: Any) -> Any:
         os.stat(path, dir_fd=dir_fd, follow_symlinks=follow_symlinks)
         theirs(path, *args, dir_fd=dir_fd, follow_symlinks=follow_symlinks, **options)
 
+    ours.__text_signature__ = theirs.__text_signature__  # type: ignore[attr-defined]
     return ours

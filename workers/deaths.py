@@ -14,11 +14,11 @@ from perdure.engine.durable import now_ms
 from perdure.engine.ids import death_id
 
 if TYPE_CHECKING:
-    from perdure.engine.durable import Attempt
+    from perdure.engine.durable import Attempt, Promise
 
     from .guests import GuestDied
 
-__all__ = ["Deaths"]
+__all__ = ["Deaths", "place_of"]
 
 log = structlog.get_logger()
 
@@ -56,3 +56,12 @@ class Deaths:
         last = self._known[-1]
         alike = [death for death in self._known if (death["step"], death["records"]) == (last["step"], last["records"])]
         return sum(death.get("own", True) for death in alike), len(alike)
+
+
+def place_of(records: list[Promise]) -> str:
+    """Say how far a step had come, by its records: where to look for what ended its process."""
+    calls = [record.param for record in records if record.param.get("kind") == "call"]
+    if not calls:
+        return "it had asked for nothing yet in this step"
+    line = f" at line {calls[-1]['line']}" if calls[-1].get("line") else ""
+    return f"the last call that it had made was {calls[-1]['name']}{line}"

@@ -22,7 +22,7 @@ from perdure.engine.records import ErrorInfo, Result
 from perdure.engine.refs import fetched
 from perdure.engine.sessions import Base, last_step, seed_of
 
-from .deaths import Deaths
+from .deaths import Deaths, place_of
 from .divergences import divergence_error
 from .endings import Ending, succeeded
 from .guests import GuestDied, GuestFailed, WorkspaceTaken
@@ -91,7 +91,7 @@ class Tenure:
                 run = self._live.run = None
                 records = await self._records()
                 await self._deaths.record(self._attempt, self._step, len(records), exc)
-                end = self._end_of_deaths(exc)
+                end = self._end_of_deaths(exc, place_of(records))
                 if end is not None:
                     return await self._failed(None, *end)
             except (JournalDamaged, GuestFailed, ProtocolViolation) as exc:
@@ -181,7 +181,7 @@ class Tenure:
         cancel = self._attempt.preloaded.get(id) or await self._attempt.get(id)
         return cancel is not None and cancel.settled
 
-    def _end_of_deaths(self, died: GuestDied) -> tuple[str, str, str] | None:
+    def _end_of_deaths(self, died: GuestDied, place: str) -> tuple[str, str, str] | None:
         """Say how the execution ends after a guest's death; None if it goes on with another guest."""
         if self._live.stop is not None:
             return self._live.stop, "Cancelled", f"{WHY[self._live.stop]}; its process was killed: {died}"
@@ -190,9 +190,12 @@ class Tenure:
         own, times = self._deaths.in_a_row()
         settings = self._services.settings
         if own >= settings.poison_deaths:
-            return "crashed", "GuestDied", f"its process died {own} times in a row without getting further: {died}"
+            message = f"its process died {own} times in a row without getting further: {died}; {place}"
+            return "crashed", "GuestDied", message
         if times >= settings.outside_deaths:
-            message = f"its process was killed from outside {times} times in a row without getting further: {died}"
+            message = (
+                f"its process was killed from outside {times} times in a row without getting further: {died}; {place}"
+            )
             return "crashed", "GuestDied", message
         return None
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from perdure.capabilities import NotPerformed, capability
 from perdure.engine import Client
 from perdure.engine.errors import AlreadySettled, BadSubmission, PromiseNotFound, SessionBusy, StateNotFound
 
@@ -302,6 +303,33 @@ async def test_code_that_kills_its_process_ends_as_crashed_and_blocks_nothing(st
         assert result.status == "crashed"
         assert result.error is not None
         assert "3 times" in result.error.message
+        assert "it had asked for nothing yet" in result.error.message
+        assert (await outcome(client, "s", "x")).value == 1
+
+
+async def test_a_crash_names_the_signal_and_how_far_the_code_had_come(state: Path, world: World) -> None:
+    async with opened(state, world) as client:
+        code = "look(1)\n\nlook(2)\nimport os, signal\nos.kill(os.getpid(), signal.SIGSEGV)"
+        result = await outcome(client, "s", code, grants=["look"])
+        assert result.status == "crashed"
+        assert result.error is not None
+        assert "killed by SIGSEGV" in result.error.message
+        assert "the last call that it had made was look at line 3" in result.error.message
+
+
+async def test_a_capability_that_always_fails_is_asked_so_often_and_no_more(state: Path) -> None:
+    asked: list[int] = []
+
+    @capability("broken", effect="repeat", max_retries=2)
+    async def broken() -> None:
+        asked.append(1)
+        raise NotPerformed("the line is dead")
+
+    async with Client.open(state, capabilities=[broken], settings=FAST) as client:
+        result = await outcome(client, "s", "x = 1\nbroken()", grants=["broken"])
+        assert result.status == "error"
+        assert result.error is not None
+        assert (result.error.type, len(asked)) == ("NotPerformed", 3)
         assert (await outcome(client, "s", "x")).value == 1
 
 

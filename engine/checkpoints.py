@@ -80,6 +80,7 @@ class _Unit(_Model):
     refs: list[int] = []
     places: dict[str, str] = {}
     sources: list[str] = []
+    late: bool = False
 
     def extents(self) -> Iterator[Extent]:
         yield from self.stream

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import errors
 from .births import Future
+from .checkpoints.recompute import recompute
 from .loop import GuestLoop
 from .parties import Asked
 from .values import NotPlain, decode, encode
@@ -178,7 +179,7 @@ class Calls:
             """Return the capability of that name, to be called later."""
             return self.proxy(name)
 
-        for each in (call, capability):
+        for each in (call, capability, recompute):
             each.__module__ = each.__qualname__ = "perdure"
             each.__qualname__ = each.__name__
             setattr(module, each.__name__, each)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING, Any
 
+from .checkpoints.recompute import REMADE
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["Losses"]
 
 #: What is remade so that nobody can tell: a file of the workspace, opened again where it stood.
-_EXACT = ("is opened again where it stood",)
+_EXACT = ("is opened again where it stood", REMADE)
 
 
 class Losses:

@@ -89,7 +89,7 @@ class Watch:
     def _tick(self, _signal: int, _frame: FrameType | None) -> None:
         self._ticks += 1
         if self._since is not None and self._ticks - self._since > self._limit:
-            raise HookTimeout
+            raise HookTimeout(f"it ran for more than {self.seconds:g} seconds")
 
 
 class _Sink(io.TextIOBase):

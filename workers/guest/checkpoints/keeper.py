@@ -190,7 +190,7 @@ class Keeper:
         for which, buffer in enumerate(written.buffers):
             known = old[which] if which < len(old) else None
             unit.buffers.append(self._store_buffer(buffer, known))
-        unit.sources, unit.code = written.sources, written.code
+        unit.sources, unit.code, unit.late = written.sources, written.code, written.late
         written.buffers.clear()
 
     def _store_buffer(self, buffer: memoryview, known: Record | None) -> Record:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import report
 from .lost import Lost
+from .recompute import REMADE
 from .units import Loss, Unit, closure
 
 if TYPE_CHECKING:
@@ -27,10 +28,7 @@ def find_losses(known: Known, run: Pass, live: Mapping[str, object]) -> dict[str
         unit.places = {}
         before, unit.losses = (
             unit.losses,
-            [
-                Loss(each.status, each.what, each.why, each.status == "lost" and type(each.thing) is not Lost)
-                for each in written.findings
-            ],
+            [Loss(each.status, each.what, each.why, _opaque(each)) for each in written.findings],
         )
         unit.losses += [Loss("lost", "", why, opaque=True) for why in written.failures.values()]
         wanted.update((id(finding.thing), finding) for finding in written.findings)
@@ -104,3 +102,8 @@ def _worst(name: str, found: list[tuple[Loss, str]]) -> list[str] | None:
                 where: Any = "" if path == name else path
                 return [status, loss.why if path == name or not loss.what else f"{loss.what}: {loss.why}", where]
     return None
+
+
+def _opaque(found: Finding) -> bool:
+    """Whether it may hold anything: it is lost, or would be."""
+    return found.why == REMADE or (found.status == "lost" and type(found.thing) is not Lost)

@@ -78,7 +78,7 @@ class Lost:
 def message(lost: Lost) -> str:
     """Return the sentence that every use of `lost` raises."""
     name = f"{lost._where!r}" if lost._where else "this value"
-    return f"{name} was {lost._what}, and is lost: {lost._why}"
+    return f"{name} was {lost._what}, and is lost: {lost._why} (perdure.recompute(function) makes it again by itself)"
 
 
 def describe(lost: Lost) -> tuple[str, str, str]:

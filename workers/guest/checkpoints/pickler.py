@@ -12,7 +12,7 @@ import sys
 import types
 from typing import TYPE_CHECKING, Any
 
-from . import definitions, rebuild, recipes, sources
+from . import definitions, rebuild, recipes, recompute, sources
 from .definitions import importable
 from .hooks import HookTimeout, Watch
 
@@ -73,6 +73,7 @@ class Reducers:
         """Set up for the next unit."""
         self.findings: list[Finding] = []
         self.used_sources: set[str] = set()
+        self.remakes = False
         self.code: set[tuple[str, int, str]] = set()
         self._cells: dict[int, types.CellType] = {}
 
@@ -108,6 +109,11 @@ class Reducers:
     def lose(self, thing: Any, why: str, what: str | None = None, where: str = "") -> Any:
         """Leave `thing` behind: what is stored says what it was and why it is gone."""
         what = what or recipes.name_kind(thing)
+        make = recompute.maker_of(thing)
+        if make is not None:
+            self.remakes = True
+            self.findings.append(Finding(thing, "rebuilt", what, recompute.REMADE))
+            return recompute.make_again, (make, what, why)
         self.findings.append(Finding(thing, "lost", what, why))
         return rebuild.lost, (what, why, where or len(self.findings) - 1)
 

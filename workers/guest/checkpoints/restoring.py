@@ -101,6 +101,7 @@ class Restoration:
         self._values: dict[int, Any] = {}
         self._losses: dict[int, tuple[str, str]] = {}
         self._check()
+        self._late = self._find_late()
         self._shared = _shared_extents(self._data.values())
 
     def _check(self) -> None:
@@ -194,8 +195,15 @@ class Restoration:
                         order.append(number)
         return order
 
-    def _rank(self, number: int) -> tuple[bool, int]:
-        return self._data[number]["roots"][0][1] not in _DEFINITIONS, number
+    def _rank(self, number: int) -> tuple[bool, bool, int]:
+        return number in self._late, self._data[number]["roots"][0][1] not in _DEFINITIONS, number
+
+    def _find_late(self) -> set[int]:
+        """Return the units of which something is made again, and those that lead to them."""
+        late = {number for number, data in self._data.items() if data.get("late")}
+        while late and (more := {n for n in self._data.keys() - late if not late.isdisjoint(self._needs(n))}):
+            late |= more
+        return late
 
     def _needs(self, number: int) -> list[int]:
         return [self._unit_of[ref] for ref in self._data[number].get("refs", ()) if ref in self._unit_of]
@@ -205,7 +213,7 @@ class Restoration:
         roots = [Root(*root) for root in data["roots"]]
         stream = self._bytes(data["stream"])
         unit = Unit(number, roots, set(data.get("refs", ())), places=dict(data.get("places", {})))
-        unit.sources = set(data.get("sources", ()))
+        unit.sources, unit.late = set(data.get("sources", ())), bool(data.get("late"))
         unit.stream = Record.loaded(memoryview(stream), data["stream"], cut(stream), complete=True)
         buffers = [self._buffer(unit, *buffer) for buffer in data.get("buffers", ())]
         reader = Reader(stream, [(root.end, root.buffers) for root in roots], buffers, self._look_up)

@@ -105,6 +105,8 @@ class Written:
     """Roots that could not be stored at all, and why."""
     sources: set[str] = field(default_factory=set)
     code: frozenset[tuple[str, int, str]] = frozenset()
+    late: bool = False
+    """Whether some of it is made again, when everything else is there."""
 
 
 class Writer:
@@ -164,6 +166,7 @@ class Writer:
         self._memo_grew = size > _LARGE
         made.sources = pickler.used_sources
         made.code = frozenset(pickler.code)
+        made.late = pickler.remakes
         return made
 
     def close(self) -> None:

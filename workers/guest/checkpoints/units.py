@@ -62,6 +62,8 @@ class Unit:
     losses: list[Loss] = field(default_factory=list)
     code: frozenset[tuple[str, int, str]] = frozenset()
     """Which code objects are in it, by file, line and name."""
+    late: bool = False
+    """Whether it is loaded after all that are not: some of it is made again then."""
     glance: tuple[Any, ...] | None = None
     """What a glance at its values gave when it was pickled last; None if only pickling tells whether it changed."""
     stored: tuple[Any, ...] | None = None
@@ -83,6 +85,7 @@ class Unit:
             set(self.refs),
             dict(self.places),
             set(self.sources),
+            self.late,
             self.stream,
             list(self.buffers),
         )
@@ -101,6 +104,8 @@ class Unit:
             data["places"] = self.places
         if self.sources:
             data["sources"] = sorted(self.sources)
+        if self.late:
+            data["late"] = True
         return data
 
 

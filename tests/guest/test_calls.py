@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import random
+import time
 from typing import Any
 
 import pytest
+
+from perdure.workers.watchdog import usage_of
 
 from .harness import Done, Host, echo, recorded
 
@@ -229,6 +232,21 @@ def test_proxies_pickle_and_can_be_shadowed() -> None:
         assert host.run("import pickle\npickle.loads(pickle.dumps(http.get))(3)").result == 3
         assert host.run("http = 5\nhttp").result == 5
         assert host.run("del http\nhttp.get(6)").result == 6
+
+
+def test_a_flood_that_nobody_reads_stops_its_printer_and_takes_no_memory() -> None:
+    with Host() as host:
+        host.begin("n = 0\nwhile True:\n    print('x' * 1000)\n    n += 1")
+        before, now = -1.0, 0.0
+        deadline = time.monotonic() + 30
+        while (now == 0.0 or before != now) and time.monotonic() < deadline:
+            time.sleep(0.2)
+            before, now = now, usage_of(host.pid).cpu
+        assert usage_of(host.pid).memory < 100 << 20
+        held = 0
+        while (message := host.maybe_receive(5)) is not None and held < 1 << 20:
+            held += len(message["text"])
+        assert held >= 1 << 20  # It goes on as soon as somebody reads.
 
 
 def test_input_many_times_with_its_prompt_first() -> None:

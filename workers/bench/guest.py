@@ -15,6 +15,7 @@ from perdure.engine.bench.yardstick import Rows, commit_times, fresh, row
 from perdure.engine.client import Client
 
 from ..guest.launch import environment
+from ..recording import OUTPUT_DELAY
 
 if TYPE_CHECKING:
     from perdure.engine.client import Session
@@ -32,6 +33,8 @@ TARGET, REPEATS, TURNS = 0.05, 3, 3
 SUBMISSIONS, CANCELS = 40, 8
 #: Output: lines of that many characters.
 LINES, LINE = 40_000, 100
+#: Lines whose way to a client is timed.
+LIVE = 20
 
 #: What both sides run besides the programs: calibrated once, outside, so that both do the same work.
 _TIMING = """
@@ -135,7 +138,23 @@ async def _output(session: Session) -> Rows:
     spent = time.perf_counter() - began
     plain = await asyncio.to_thread(_print_outside, code)
     what = f"{LINES} lines, {LINES * LINE / spent / 1e6:.1f} MB/s recorded"
-    return [row(what, spent, "print to a pipe outside, flushed", plain, ">= 5 MB/s")]
+    return [
+        row(what, spent, "print to a pipe outside, flushed", plain, ">= 5 MB/s"),
+        row(
+            "a line, from print to the client", await _live(session), "recorded output waits", OUTPUT_DELAY, "<= 30 ms"
+        ),
+    ]
+
+
+async def _live(session: Session) -> float:
+    """Return the median seconds from a print to its being shown: both sides read the same monotonic clock."""
+    code = f"import time\nfor _ in range({LIVE}):\n    print(time.monotonic())\n    time.sleep(0.05)"
+    execution = await session.submit(code, wait=True)
+    times = []
+    async for event in execution.events():
+        if event.type == "output":
+            times += [time.monotonic() - float(line) for line in event.text.split()]
+    return median(times)
 
 
 def _print_outside(code: str) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from perdure.engine import Client
 from perdure.engine.checkpoints import INTERNAL_NAMES, Composed
 from perdure.workers.guest.namespace import ENGINE_INTERNALS
 
@@ -99,3 +101,17 @@ def test_what_a_guest_says_is_checked(what: str) -> None:
     assert composed == Composed()
     composed.apply(delta(), {1: [(0, "", 0, 10)]})
     assert composed.generation == 1
+
+
+async def test_several_are_restored_at_once(tmp_path: Path) -> None:
+    make = "import os; big = os.urandom(300_000); digest = hash(big); alias = [big]"
+    look = "hash(big) == digest, alias[0] is big"
+
+    async def run(client: Client, session: str, code: str) -> Any:
+        return (await (await (await client.session(session)).submit(code)).result()).value
+
+    async with Client.open(tmp_path / "state") as client:
+        await asyncio.gather(*(run(client, f"s{n}", make) for n in range(5)))
+    async with Client.open(tmp_path / "state") as client:
+        found = await asyncio.gather(*(run(client, f"s{n}", look) for n in range(5)))
+        assert found == [(True, True)] * 5

@@ -28,6 +28,7 @@ __all__ = [
     "CapabilityNotGranted",
     "NotPerformed",
     "TooLarge",
+    "TooManyCalls",
     "UnknownCapability",
     "UnknownGrant",
     "as_call_error",
@@ -104,6 +105,10 @@ class TooLarge(CapabilityError):
     """What came back is larger than the capability's limit."""
 
 
+class TooManyCalls(CapabilityError):
+    """So many calls of the execution are open that no other is begun; nothing was done."""
+
+
 class BadCapability(TypeError):
     """A declaration that cannot be a capability; raised when it is declared."""
 
@@ -127,6 +132,7 @@ _BY_TYPE: dict[type, str] = {
         CapabilityNotGranted,
         UnknownCapability,
         TooLarge,
+        TooManyCalls,
     )
 }
 

@@ -56,6 +56,9 @@ class Limits(_Settings):
     cpu_seconds: Annotated[int, Field(ge=1)] | None = None
     #: Characters of output one execution may record: beyond, output is cut and the result says so.
     output_characters: Annotated[int, Field(ge=1000)] = 64 << 20
+    #: Calls that are open at once: to be started, under way, or waiting for somebody. Each holds a little memory of the
+    #: worker; far more than any server is asked at once. The next one is refused, and raises `TooManyCalls`.
+    open_calls: Annotated[int, Field(ge=1)] = 10_000
     #: Seconds between asking code to stop and killing it: time for `finally` blocks, short beside a person's patience.
     grace_seconds: Annotated[float, Field(ge=0)] = 5.0
     #: Bytes of what `display` and figures show in one execution, encoded: beyond, displays are cut, and it is said.

@@ -35,6 +35,8 @@ OUTPUT_BATCH = 64 * 1024
 WRITE_WEIGHT = 8
 #: Unrecorded output beyond this stops the reading of the guest until it is written.
 OUTPUT_BACKLOG = 1024 * 1024
+#: And so do more records than this that are not written: a second's worth.
+CALLS_BACKLOG = 1000
 
 
 class Owner(Protocol):
@@ -44,7 +46,7 @@ class Owner(Protocol):
         """The start of that call is recorded: it may be performed."""
         ...
 
-    async def answered_in(self, path: str, outcome: dict[str, Any]) -> None:
+    def answered_in(self, path: str, outcome: dict[str, Any]) -> None:
         """The outcome of that call is recorded: it may be delivered."""
         ...
 
@@ -114,10 +116,13 @@ class Recorder:
         self._queued = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
+        self._fewer = asyncio.Event()
         self._backlog = 0
         self._shown = 0
         #: Characters that may be recorded; the guest cuts what is more, and one that does not is hostile.
         self.most: int | None = None
+        #: Calls whose start is to be recorded.
+        self.starting = 0
         self._writing = False
         self._stopped = False
         # A deadline is recorded from elsewhere than the queue: two writers would take the same number.
@@ -142,6 +147,7 @@ class Recorder:
 
     def start(self, request: Request, effect: str) -> None:
         """Record that a call is about to be performed, or asked of somebody outside."""
+        self.starting += 1
         self._put(_Start(request, effect))
 
     def answer(self, request: Request, effect: str, outcome: dict[str, Any], record: str | None) -> None:
@@ -194,6 +200,12 @@ class Recorder:
         """Take deliveries that the guest has consumed along with the next record."""
         self._unrecorded += items
 
+    async def room(self) -> None:
+        """Wait until little enough is unrecorded: a flood of calls slows the guest that makes it, not its host."""
+        while len(self._queue) > CALLS_BACKLOG and not self._stopped:
+            self._fewer.clear()
+            await self._fewer.wait()
+
     async def flushed(self) -> None:
         """Wait until everything up to now is recorded."""
         flush = _Flush()
@@ -228,6 +240,7 @@ class Recorder:
             if isinstance(item, _Writes):
                 await self._more_output(item)
             self._queue.popleft()
+            self._less()
             match item:
                 case _Start():
                     await self._record_start(item)
@@ -239,6 +252,10 @@ class Recorder:
                     await self._record_given_up(item)
                 case _Flush():
                     item.done.set()
+
+    def _less(self) -> None:
+        if len(self._queue) <= CALLS_BACKLOG // 2:
+            self._fewer.set()
 
     def stop(self) -> None:
         """Begin no other record; ``run`` ends once the one under way is written.
@@ -301,6 +318,7 @@ class Recorder:
     async def _record_start(self, item: _Start) -> None:
         param = await self._call_param(item.request, item.effect)
         promise = await self._record(param, external=item.effect == "external")
+        self.starting -= 1
         self._owner.started(item.request, item.effect, promise.id)
 
     async def _record_answer(self, item: _Answer) -> None:
@@ -317,7 +335,7 @@ class Recorder:
                 settled = await self.attempt.settle(item.record, outcome["error"], state="rejected")
             # Whoever settled it first decided; that is what every replay will see.
             outcome = outcome_of(settled) or outcome
-        await self._owner.answered_in(item.request.path, outcome)
+        self._owner.answered_in(item.request.path, outcome)
 
     async def _record_given_up(self, item: _GiveUp) -> None:
         # With what made the code stop waiting, before the promise says so: a replay is not to take it for an answer.

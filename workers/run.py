@@ -19,10 +19,13 @@ from collections import deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from perdure.capabilities.errors import TooManyCalls
 from perdure.engine.events import Delivered, Delivering
 from perdure.engine.journal import CallRecord, Divergence, Journal, Request
 from perdure.engine.refs import INLINE_LIMIT, dumped, fetched, print_of
+from perdure.engine.settings import DEFAULT_LIMITS
 
+from .deliveries import Deliveries
 from .guests import GuestDied
 from .link import LinkClosed
 from .messages import (
@@ -39,7 +42,7 @@ from .messages import (
     StepEnds,
     Written,
 )
-from .orders import Cancel, Execute, MakeCheckpoint, Reply, Settled
+from .orders import Cancel, Execute, MakeCheckpoint, Settled
 from .recording import Recorder
 from .requests import request_of
 from .showing import bundle_of_display
@@ -134,6 +137,12 @@ class Run:
         self.ran = before.ran
         self.recorder = Recorder(execution, step, journal, blobs, worker, self, before.characters)
         self.waiting = Waiting(journal, self._deliver)
+        self._deliveries = Deliveries(
+            guest,
+            blobs,
+            lambda path: self._attempt.tell(Delivering(execution, path)),
+            lambda path: self._attempt.tell(Delivered(execution, path)),
+        )
         self._attempt: Attempt
         #: Calls whose reply was sent and not consumed, and those that the code stopped waiting for.
         self._owed: set[str] = set()
@@ -148,6 +157,8 @@ class Run:
         self._tasks: set[asyncio.Task[None]] = set()
         self._end: asyncio.Future[End] | None = None
         self.cancelled = False
+        #: Calls that may be open at once; whoever asks more is refused.
+        self.most_calls = DEFAULT_LIMITS.open_calls
         #: Whether output that differs on a replay is a divergence.
         self.strict = False
         self.kept = False
@@ -242,6 +253,7 @@ class Run:
         started = time.monotonic()
         recording = self._spawn(self.recorder.run())
         self._spawn(self.waiting.listen())
+        self._spawn(self._send())
         pump = asyncio.create_task(self.guest.link.pump(self.handle))
         try:
             if self.waiting.calls:
@@ -268,9 +280,9 @@ class Run:
         death = await asyncio.shield(self.guest.died)
         raise GuestDied(death)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def _spawn(self, work: Coroutine[Any, Any, None], *, at_once: bool = False) -> asyncio.Task[None]:
         # A task that ends well only leaves the set; one that fails ends the run: drive waits on all of them.
-        task = asyncio.create_task(work)
+        task = asyncio.Task(work, loop=asyncio.get_running_loop(), eager_start=at_once)
         self._tasks.add(task)
         task.add_done_callback(self._finished)
         return task
@@ -398,6 +410,8 @@ class Run:
             await asyncio.wait({running.outcome for running in self._running.values()})
             await self.recorder.flushed()
         await self.recorder.flushed()
+        # A task that lives on has its reply before the execution is over: there is nobody to bring it later.
+        await self._deliveries.sent()
         # What is under way may end, and what is asked be answered, while this is written: both leave these tables.
         for path in list(self._running):
             if path in self._started:
@@ -435,7 +449,7 @@ class Run:
             self.recorder.give_up(record.request.path, record.id)
             return
         if record.outcome is not None:
-            await self._deliver(record.request.path, record.outcome)
+            self._deliver(record.request.path, record.outcome)
         elif record.effect == "external":
             self.waiting.calls[record.request.path] = record.id
             await self.waiting.look([record.id])
@@ -445,6 +459,11 @@ class Run:
 
     async def _new(self, request: Request) -> None:
         self.calls += 1
+        if self._open >= self.most_calls:
+            words = f"more than {self.most_calls} calls are open (the limit open_calls of the session can be raised)"
+            self.recorder.answer(request, "refused", {"error": TooManyCalls(words).to_data()}, None)
+            await self.recorder.room()
+            return
         begun = self.handlers.begin(self.execution, request, at_once=self._forced())
         if begun.refused is not None:
             self.recorder.answer(request, "refused", begun.refused, None)
@@ -452,6 +471,12 @@ class Run:
             self._follow(request, begun.effect, begun.running, None)
         else:
             self.recorder.start(request, begun.effect)
+        await self.recorder.room()
+
+    @property
+    def _open(self) -> int:
+        """How many calls are open: to be started, under way, or waiting for somebody."""
+        return self.recorder.starting + len(self._running) + len(self.waiting.calls)
 
     def _forced(self) -> bool:
         """Whether a replay could only ask the same again: nothing entered since the last record but what had to.
@@ -507,17 +532,17 @@ class Run:
         running = self._running.get(request.path) or self.handlers.start(self.execution, request)
         self._follow(request, effect, running, record)
 
-    async def answered_in(self, path: str, outcome: dict[str, Any]) -> None:
+    def answered_in(self, path: str, outcome: dict[str, Any]) -> None:
         """Deliver an outcome that is recorded."""
         self._running.pop(path, None)
         self._started.pop(path, None)
         self.handlers.forget(self.execution, path)
-        await self._deliver(path, outcome)
+        self._deliver(path, outcome)
 
     def quiet(self) -> None:
         """Consider whether the guest is at rest: it says so, and nothing is under way here."""
         idle = self._idle
-        if idle is None or self._owed & self._awaited or self.recorder.busy or self._running or idle.threads:
+        if idle is None or self._owed & self._awaited or self._busy or idle.threads:
             return
         if self.stays:
             return
@@ -529,6 +554,10 @@ class Run:
         if nearest is None or nearest >= NEAR_TIMER:
             self._spawn(self._rest(idle))
 
+    @property
+    def _busy(self) -> bool:
+        return self.recorder.busy or self._deliveries.busy or bool(self._running)
+
     async def _rest(self, idle: Idle) -> None:
         waiting = self.waiting
         before = None
@@ -539,7 +568,7 @@ class Run:
                 break
             before = stirs
             await asyncio.sleep(LINGER)
-            if self._idle is not idle or waiting.suspending or self.recorder.busy or self._running:
+            if self._idle is not idle or waiting.suspending or self._busy:
                 return
         waiting.suspending = True
         promises = list(waiting.calls.values())
@@ -550,28 +579,20 @@ class Run:
 
     # -- delivering --------------------------------------------------------------------
 
-    async def _deliver(self, path: str, outcome: dict[str, Any]) -> None:
+    def _deliver(self, path: str, outcome: dict[str, Any]) -> None:
         if path in self._given_up:
             return
         if path in self._awaited:
             self._idle = None
         self._owed.add(path)
-        self._attempt.tell(Delivering(self.execution, path))
-        if "error" in outcome:
-            reply = Reply(path=path, error=outcome["error"])
-        else:
-            data = await fetched(self.blobs, outcome["value"])
-            raw = dumped(data)
-            if len(raw) > INLINE_LIMIT:
-                reply = Reply(path=path, value_stream=await self.guest.link.send_stream(raw))
-            else:
-                reply = Reply(path=path, value=data)
-        try:
-            await self.guest.link.send(reply)
-        except LinkClosed:
-            # The guest is dead, and its death ends the run; the record is what counts.
-            await self.guest.died
-        self._attempt.tell(Delivered(self.execution, path))
+        if self._deliveries.add(path, outcome):
+            # Sent before anybody else runs, if its guest reads.
+            self._spawn(self._send(), at_once=True)
+
+    async def _send(self) -> None:
+        if self._deliveries.busy:
+            await self._deliveries.send()
+            self.quiet()
 
     async def answered(self, promise: Promise) -> None:
         """Deliver the answer to a call that was answered from outside, once."""

@@ -223,6 +223,7 @@ class Tenure:
         run.kept = self._kept
         run.strict = job.submission.strict_output
         limits = job.head.settings.limits
+        run.most_calls = limits.open_calls
         run.recorder.most = limits.output_characters + limits.display_bytes + SAID_OF_CUTS
         order = await self._message()
         # A guest of the first run had what this one lacks; it may not go on as if it had been lost then.

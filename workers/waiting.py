@@ -13,7 +13,7 @@ from perdure.engine.durable import now_ms
 from perdure.engine.journal import outcome_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     from perdure.engine.durable import Attempt, Promise
     from perdure.engine.journal import Journal
@@ -30,7 +30,7 @@ LISTEN_AFTER = 0.25
 class Waiting:
     """The open calls of one run that others answer, by path, and its recorded deadlines."""
 
-    def __init__(self, journal: Journal, deliver: Callable[[str, dict[str, Any]], Awaitable[None]]) -> None:
+    def __init__(self, journal: Journal, deliver: Callable[[str, dict[str, Any]], None]) -> None:
         self.attempt: Attempt
         self.calls: dict[str, str] = {}
         #: While the run is being suspended nothing is delivered: whoever wakes it finds the answer.
@@ -56,7 +56,7 @@ class Waiting:
         outcome = outcome_of(promise)
         if path is not None and outcome is not None:
             del self.calls[path]
-            await self._deliver(path, outcome)
+            self._deliver(path, outcome)
 
     async def resume(self) -> None:
         """Look, after a suspension, at what may have been answered meanwhile."""

@@ -20,6 +20,7 @@ __all__ = [
     "NoExecution",
     "NotPerformed",
     "TooLarge",
+    "TooManyCalls",
     "from_data",
     "public",
 ]
@@ -82,6 +83,10 @@ class TooLarge(CallError):
     """The arguments or the reply are larger than allowed."""
 
 
+class TooManyCalls(CallError):
+    """So many calls are open that no other is begun; this one had no effect."""
+
+
 class NoExecution(CallError):
     """A call was made while no execution of this session runs: there is nothing to record it in."""
 
@@ -109,6 +114,7 @@ _PUBLIC = {
         InputClosed,
         NotPerformed,
         TooLarge,
+        TooManyCalls,
         NoExecution,
         ForeignLoop,
         Cancelled,

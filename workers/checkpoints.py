@@ -92,7 +92,7 @@ async def save(
 
     ``step`` is the step that the caller will record it in, ``content`` what the guest has sent of its own accord, and
     ``imaged`` is called when the guest has sent everything.
-    Raises GuestDied, ProtocolViolation, TimeoutError, OSError.
+    Raises GuestDied, ProtocolViolation, OSError.
     """
     held = run.guest.held
     composed = held.composed if held else Composed()

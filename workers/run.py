@@ -144,6 +144,9 @@ class Run:
             lambda path: self._attempt.tell(Delivered(execution, path)),
         )
         self._attempt: Attempt
+        #: Calls that were asked, by path: a guest names each once.
+        self._paths: set[str] = set()
+        self._done = False
         #: Calls whose reply was sent and not consumed, and those that the code stopped waiting for.
         self._owed: set[str] = set()
         self._given_up: set[str] = set(journal.cancelled)
@@ -236,6 +239,7 @@ class Run:
     async def go_on(self, step: int) -> None:
         """Let the guest begin the next step, its own being settled. Raises GuestDied."""
         self.differing += self.journal.differing_writes
+        self._paths.clear()  # No step ends while one of its calls is open.
         self.step = step
         self.journal = Journal()
         self.recorder.begin(step, self.journal)
@@ -331,7 +335,11 @@ class Run:
                 self._idle, self._awaited = message, frozenset(message.waiting)
                 self.names = message.names
                 self.quiet()
+            case Done() if self._done:
+                msg = "a second result"
+                raise ProtocolViolation(msg)
             case Done():
+                self._done = True
                 self._enter(message.entered)
                 self._idle = None
                 self.over.set()
@@ -429,6 +437,10 @@ class Run:
     # -- calls -------------------------------------------------------------------------
 
     async def _asked(self, call: Call) -> None:
+        if call.path in self._paths:
+            msg = f"two calls under the name {call.path[:100]}"
+            raise ProtocolViolation(msg)
+        self._paths.add(call.path)
         request = request_of(call, self.guest.link, self.journal.consumed)
         match self.journal.ask(request):
             case Divergence() as divergence:
@@ -511,7 +523,7 @@ class Run:
     def _abandoned(self, path: str) -> None:
         """Nobody waits for that reply any more: what runs is let run, what was asked of somebody is closed."""
         self._owed.discard(path)
-        if path not in self._given_up:
+        if path in self._paths and path not in self._given_up:
             self._given_up.add(path)
             record = self.waiting.calls.pop(path, None)
             if record is not None:
@@ -617,7 +629,7 @@ class Run:
     async def image(self, timeout: float, since: int) -> bytes:
         """Ask the guest for what changed since the checkpoint of that number (0: for everything).
 
-        Raises GuestDied, TimeoutError, ProtocolViolation.
+        Raises GuestDied, ProtocolViolation.
         """
         pump = asyncio.create_task(self.guest.link.pump(self.handle))
         try:
@@ -634,8 +646,8 @@ class Run:
                 raise exc
             if self.guest.died.done() or pump.done():
                 raise GuestDied(await asyncio.shield(self.guest.died))
-            msg = f"the namespace was not written within {timeout:.0f} s"
-            raise TimeoutError(msg)
+            # No error of the outside, which would have it tried again: the next guest would take as long.
+            raise GuestDied(await self.guest.exceed("checkpoint_seconds", f"its namespace took above {timeout:g} s"))
         except LinkClosed:
             raise GuestDied(await asyncio.shield(self.guest.died)) from None
         finally:

@@ -269,10 +269,44 @@ async def test_nothing_outside_is_read_while_the_guest_swaps_folders_for_links(
     racing.start()
     try:
         public = await blobs.put(b"public")
-        for _ in range(200):
+        for _ in range(50):
             tree, _notes = await snap(folder, blobs)
             for entry in tree["entries"].values():
                 assert entry.get("blob", public) == public
     finally:
         stop.set()
         racing.join()
+
+
+async def test_a_folder_that_becomes_a_link_while_it_is_kept_leads_nowhere(
+    tmp_path: Path, folder: Path, blobs: FolderBlobs
+) -> None:
+    secret, over, swaps = tmp_path / "secret", threading.Event(), 0
+    for each, content in ((secret, "a secret"), (folder / "out", "own")):
+        each.mkdir()
+        (each / "file").write_text(content)
+
+    def swap() -> None:
+        nonlocal swaps
+        while not over.is_set():
+            (folder / "out").rename(tmp_path / "aside")
+            (folder / "out").symlink_to(secret)
+            (folder / "out").unlink()
+            (tmp_path / "aside").rename(folder / "out")
+            swaps += 1
+            time.sleep(0.001)
+
+    swapping = threading.Thread(target=swap)
+    swapping.start()
+    seen: set[str] = set()
+    try:
+        for _ in range(50):
+            tree, _ = await snap(folder, blobs, in_use=None)
+            seen |= {entry["blob"] for entry in tree["entries"].values() if "blob" in entry}
+    finally:
+        over.set()
+        swapping.join()
+    tree, _ = await snap(folder, blobs)
+    seen.add(tree["entries"]["out/file"]["blob"])
+    assert swaps
+    assert [await blobs.get(each) for each in seen] == [b"own"]

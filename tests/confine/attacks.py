@@ -602,6 +602,58 @@ def type_into_the_terminal() -> None:
     fcntl.ioctl(0, 0x5412, b"x")
 
 
+@attack("network")
+def look_up_a_name() -> None:
+    socket.getaddrinfo("localhost", 80)
+
+
+@attack("network", process=VARIES)
+def reach_the_cloud_s_metadata() -> None:
+    with socket.socket() as sock:
+        sock.settimeout(0.2)
+        sock.connect(("169.254.169.254", 80))
+
+
+@attack("processes")
+def write_its_own_memory_through_proc() -> None:
+    own = ctypes.create_string_buffer(b"before")
+    with open("/proc/self/mem", "r+b", buffering=0) as memory:
+        memory.seek(ctypes.addressof(own))
+        memory.write(b"behind")
+    if own.value != b"behind":
+        raise Failed("it was not written")
+
+
+@attack("files", process=VARIES)
+def write_into_its_own_program() -> None:
+    open(os.path.realpath("/proc/self/exe"), "r+b").close()
+
+
+@attack("kernel", core=SUCCEEDS, full=SUCCEEDS)
+def load_a_library_of_one_s_own() -> None:
+    import _struct
+    import shutil
+
+    folder = os.path.dirname(getattr(_struct, "__file__", "") or os.__file__ + "/lib-dynload")
+    name = next(name for name in os.listdir(folder) if name.endswith(".so"))
+    shutil.copyfile(os.path.join(folder, name), "own.so")
+    ctypes.CDLL(os.path.abspath("own.so"))
+
+
+@attack("kernel")
+def ask_for_a_socket_by_machine_code_of_one_s_own() -> None:
+    import mmap
+
+    if os.uname().machine != "x86_64":
+        raise Failed("another instruction set")
+    code = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    code.write(bytes.fromhex("b829000000bf02000000be0100000031d20f05c3"))  # socket(AF_INET, SOCK_STREAM, 0)
+    got = ctypes.CFUNCTYPE(ctypes.c_long)(ctypes.addressof(ctypes.c_char.from_buffer(code)))()
+    if got < 0:
+        raise OSError(-got, "socket")
+    os.close(got)
+
+
 # --- each in a guest of its own
 
 

@@ -4,9 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from .kit import HIJACK, opened, outcome
+from perdure.engine.settings import Limits
+
+from .kit import HIJACK, World, opened, outcome
 
 LOUD = "import os, struct\n"
+SAYS = HIJACK + "def say(**message): channel.send(message)\n"
+#: A call that no code made, by its name; ``look`` is granted.
+CALL = "say(t='call', path={path!r}, name={name!r}, args={{'what': 1}})\n"
 
 
 @pytest.mark.parametrize(
@@ -50,3 +55,71 @@ async def test_closing_every_descriptor_ends_that_guest_only(tmp_path: Path) -> 
         result = await outcome(client, "bad", "import os\nos.closerange(0, 256)\nprint('still here')")
         assert result.status in ("crashed", "ok", "error")
         assert (await outcome(client, "bad", "kept")).value == 5
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        pytest.param(CALL.format(path="main.7", name="look") * 2, id="one name for two calls"),
+        pytest.param("say(t='done', status='ok')\n" * 2, id="two results"),
+        pytest.param("say(t='ready', pid=1, python='3', protocol=1, isolation={})", id="beginning again"),
+        pytest.param("say(t='checkpoint', stream=5)", id="a checkpoint that nobody asked for"),
+    ],
+)
+async def test_what_was_never_asked_cannot_be_said(tmp_path: Path, attack: str) -> None:
+    world = World(tmp_path)
+    async with opened(tmp_path / "state", world) as client:
+        assert (await outcome(client, "bad", "kept = 5", grants=["look"])).status == "ok"
+        result = await outcome(client, "bad", SAYS + attack + "\nimport time\ntime.sleep(30)")
+        assert (result.status, result.error and result.error.type) == ("crashed", "ProtocolViolation"), result
+        assert (await outcome(client, "bad", "kept")).value == 5
+
+
+async def test_a_forged_call_gets_no_more_than_is_granted(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    async with opened(tmp_path / "state", world) as client:
+        forged = CALL.format(path="main.7", name="pay") + CALL.format(path="other@1:main.0", name="look")
+        code = SAYS + forged + "say(t='abandon', path='main.999')\nlook('own')"
+        assert (await outcome(client, "bad", code, grants=["look"])).value == "own"
+        assert sorted(world.effects()) == ["look 1", "look own"]
+
+
+async def test_a_forged_result_is_taken_once_and_its_guest_does_not_go_on(tmp_path: Path) -> None:
+    async with opened(tmp_path / "state") as client:
+        await client.session("bad", limits=Limits(checkpoint_seconds=2))
+        assert (await outcome(client, "bad", "kept = 5")).status == "ok"
+        code = SAYS + "say(t='done', status='ok', value=1, has_value=True)\nkept = 6\nwhile True: pass"
+        result = await outcome(client, "bad", code)
+        assert (result.status, result.error and result.error.type) == ("crashed", "LimitExceeded"), result
+        assert "the limit checkpoint_seconds " in (result.error.message if result.error else "")
+        assert (await outcome(client, "bad", "kept")).value == 5
+
+
+async def test_whoever_keeps_the_interpreter_to_itself_is_ended_in_time(tmp_path: Path) -> None:
+    async with opened(tmp_path / "state") as client:
+        await client.session("bad", limits=Limits(wall_seconds=1, grace_seconds=0.5))
+        assert (await outcome(client, "bad", "kept = 5")).status == "ok"
+        result = await outcome(client, "bad", "import ctypes\nctypes.PyDLL(None).sleep(60)")
+        assert result.status == "timeout", result
+        assert (await outcome(client, "bad", "kept")).value == 5
+
+
+async def test_no_name_or_depth_keeps_a_workspace_from_being_kept_and_removed(tmp_path: Path) -> None:
+    code = r"""
+import os
+for name in (b"-rf", b"two\nlines", b"\xff\xfe", b"$(touch x)"):
+    open(name, "wb").close()
+os.mkdir("closed"); open("closed/inside", "w").close(); os.chmod("closed", 0)
+here = os.getcwd()
+for depth in range(1000):
+    os.mkdir("d"); os.chdir("d")
+os.chdir(here)
+"""
+    async with opened(tmp_path / "state") as client:
+        result = await outcome(client, "bad", code)
+        assert result.status == "ok", result
+        assert any("deeper than" in note for note in result.notes), result.notes
+        names = await outcome(client, "bad", "sorted(name for name in os.listdir(b'.') if name != b'd')")
+        assert names.value == [b"$(touch x)", b"-rf", b"closed", b"two\nlines", b"\xff\xfe"], names
+        again = await outcome(client, "other", "1")
+        assert again.value == 1

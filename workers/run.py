@@ -335,15 +335,9 @@ class Run:
                 self._idle, self._awaited = message, frozenset(message.waiting)
                 self.names = message.names
                 self.quiet()
-            case Done() if self._done:
-                msg = "a second result"
-                raise ProtocolViolation(msg)
             case Done():
-                self._done = True
                 self._enter(message.entered)
-                self._idle = None
-                self.over.set()
-                self._spawn(self._ended(message))
+                self._is_over(message)
             case Diverged():
                 self._enter(message.entered)
                 call = self.journal.first_unasked()
@@ -391,6 +385,15 @@ class Run:
         if self.journal.write("display", print_of(data)):
             self.writes += 1
             await self.recorder.show(data)
+
+    def _is_over(self, done: Done) -> None:
+        if self._done:
+            msg = "a second result"
+            raise ProtocolViolation(msg)
+        self._done = True
+        self._idle = None
+        self.over.set()
+        self._spawn(self._ended(done))
 
     def _stands(self, message: StepEnds | StateLost) -> None:
         if isinstance(message, StateLost):

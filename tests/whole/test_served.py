@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ import pytest_asyncio
 from perdure.capabilities import Capability, capability
 from perdure.capabilities.errors import BadCapability
 from perdure.engine import Client
+from perdure.engine.upkeep import collect
 from perdure.workers import elsewhere
 from perdure.workers.serving import serve
 
@@ -119,6 +121,24 @@ async def test_a_guest_killed_meanwhile_asks_for_the_same_call(client: Client, t
         result = await execution.result()
     assert result.value == "took x"
     assert acted(tmp_path) == ["take x"]
+
+
+async def test_what_a_host_notes_of_a_call_goes_with_its_execution(
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("perdure.workers.checkpoints.CHAIN", 1)
+    async with host(tmp_path):
+        assert (await (await asked(client, "stock.take('a'), stock.book('b')")).result()).ok
+    store: Any = client.substrate.network
+    noted = [promise.id for promise in await store.scan("s@1:", None) if ".begun" in promise.id]
+    assert len(noted) == 2
+    session = await client.session("s")
+    for _ in range(3):  # the last checkpoint builds on the first one no more
+        assert (await (await session.submit("1", wait=True)).result()).ok
+    for _ in range(2):  # what was settled now is as old as the horizon at the next
+        await collect(client.substrate, time.time() + 40 * 24 * 3600)
+    assert "s@1" not in [info.id for info in await client.executions("s")]
+    assert [await client.substrate.promises.get(id) for id in noted] == [None, None]
 
 
 async def test_another_worker_finds_what_became_of_it(tmp_path: Path) -> None:

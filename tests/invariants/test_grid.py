@@ -58,10 +58,8 @@ SINGLE = [
     Case("a_large_namespace", "kill in checkpoint", (("1 imaged", 1, "worker"), ("1 stored", 1, "worker"))),
     Case("files_in_the_workspace", "kill in checkpoint", (("2 stored", 1, "guest"), ("2 s0 settled", 1, "worker"))),
     Case("gather_of_pairs", "kill in replay", (("1 call main.0 start recorded", 1, "guest"), ("*", 4, "worker"))),
-    Case(
-        "calls_in_order", "kill in replay", (("1 call main.0 settled", 1, "worker"), ("1 cancel settled", 1, "worker"))
-    ),
     Case("calls_in_order", "kill in replay", (("1 call main.0 settled", 1, "worker"), ("1 s0 settled", 1, "worker"))),
+    Case("a_long_sleep", "kill worker", (("1 cancel settled", 1, "worker"),)),
     Case("questions_and_payments", "suspended", (("1 suspending", 2, "guest"),), waiting="suspended"),
     Case("langgraph_7780", "answered while dead", (("1 suspending", 1, "worker"),), waiting="dead"),
     Case("answers_as_they_come", "backwards", (("1 output recorded", 2, "worker"),), "suspended", backwards=True),

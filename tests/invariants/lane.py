@@ -331,7 +331,7 @@ class Playing:
                     await self._answer(id)
                 await lane.worker()
             await self._act(ended)
-            if self._program.answers and (self._case.waiting != "dead" or self._read == len(self._case.orders)):
+            if self._program.answers:
                 await self._answer(id)
             lane.died.clear()
             if lane.living("a") is None:
@@ -358,7 +358,7 @@ class Playing:
     async def _answer(self, id: str) -> None:
         client = self._lane.client
         calls = await client.pending(id)
-        if self._case.waiting == "suspended" and not (calls and await client.substrate.promises.waiting(id)):
+        if self._rests_first() and not (calls and await client.substrate.promises.waiting(id)):
             return
         if self._case.waiting == "retaken" and len(self._launches()) == 1:
             return
@@ -369,9 +369,15 @@ class Playing:
             if len(calls) < len(self._program.answers) and not await client.substrate.promises.waiting(id):
                 return
             calls.reverse()
-        for call in calls if self._case.waiting == "at once" else calls[:1]:
+        for call in calls if self._case.waiting in ("at once", "dead") else calls[:1]:
             with contextlib.suppress(Exception):  # answered by the run's end, or given up by the code
                 await client.answer(call.id, self._program.answers[call.prompt])
+
+    def _rests_first(self) -> bool:
+        """Whether nothing is answered before nothing runs."""
+        if self._case.waiting == "dead":
+            return self._lane.living("a") is not None and self._read < len(self._case.orders)
+        return self._case.waiting == "suspended"
 
     async def _act(self, ended: asyncio.Future[Result]) -> None:
         """Do what follows on an order that was carried out: let a stopped process go on, and the like."""

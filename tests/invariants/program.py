@@ -42,7 +42,8 @@ class Program:
     ``answers`` are given by prompt. ``free`` says that the order of things is not fixed (threads, replies that race):
     values are then held to ``check`` instead of to the undisturbed run, output is compared line by line in any order;
     with ``raced`` not even that: what is printed says who won.
-    ``unlike`` says that a replay asks for something else, so that it must end as diverged.
+    ``unlike`` says that a replay asks for something else, so that it must end as diverged. ``restless`` says that a
+    handler runs until the question is answered: the execution is never suspended before that.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Program:
     raced: bool = False
     check: Callable[[Played], str] | None = None
     unlike: bool = False
+    restless: bool = False
     isolation: Literal["strict", "process"] = "strict"
     about: str = ""
 

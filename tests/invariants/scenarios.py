@@ -100,7 +100,7 @@ def _marches(program: Program) -> Iterator[Case]:
         yield Case(program.name, scenario, (("+", MARCH, victim),))
     for victim in ("guest", "any"):
         yield Case(program.name, "march over steps", (("+", MARCH, victim),), steps=True)
-        if program.answers:
+        if program.answers and not program.restless:
             yield Case(program.name, "march between answers", (("+", MARCH, victim),), waiting="suspended")
 
 
@@ -115,11 +115,12 @@ def _messages(name: str, at: list[tuple[str, int]], born: int, chance: random.Ra
 
 def _questions(program: Program, at: list[tuple[str, int]]) -> Iterator[Case]:
     name = program.name
-    yield Case(name, "suspended", waiting="suspended")
-    asked = [(label, nth) for label, nth in at if "suspending" in label or "start recorded" in label]
-    for label, nth in asked:
-        yield Case(name, "suspended", ((label, nth, "guest"),), waiting="suspended")
-        yield Case(name, "answered while dead", ((label, nth, "worker"),), waiting="suspended")
+    if not program.restless:
+        yield Case(name, "suspended", waiting="suspended")
+        asked = [(label, nth) for label, nth in at if "suspending" in label or "start recorded" in label]
+        for label, nth in asked:
+            yield Case(name, "suspended", ((label, nth, "guest"),), waiting="suspended")
+            yield Case(name, "answered while dead", ((label, nth, "worker"),), waiting="dead")
     if len(program.answers) > 1:
         yield Case(name, "backwards", waiting="suspended", backwards=True)
         yield Case(name, "backwards", backwards=True)

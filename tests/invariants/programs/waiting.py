@@ -183,6 +183,7 @@ await asyncio.gather(work(), question())
 """,
         ),
         {"ready?": "yes"},
+        restless=True,
     ),
     Program(
         "an_answer_refused_by_the_code",

@@ -76,6 +76,11 @@ class NameReport(_Data):
     why: str = ""
     where: str = ""
 
+    @property
+    def earlier(self) -> bool:
+        """Whether it was lost before: what is stored is a stand-in, its type ``lost: `` and what it was."""
+        return self.type.startswith("lost: ")
+
 
 class Prevented(_Data):
     """Why a step could not end inside the execution, and the line from which on."""

@@ -39,11 +39,14 @@ def is_expected(exc: Exception) -> str | None:
 
 
 def say_once(line: str) -> None:
-    """Print a line of ours on stderr, unless it was printed before."""
-    line = " ".join(line.split())
-    if line not in _said:
-        _said.add(line)
-        sys.stderr.write(f"perdure: {line}\n")
+    """Print a line of ours on stderr, unless it was printed before; an excerpt of code under it stays as it stands."""
+    said, excerpt = line, ""
+    if "\n    " in line:
+        said, _, excerpt = line.partition("\n")
+    said = " ".join(said.split())
+    if said not in _said:
+        _said.add(said)
+        sys.stderr.write(f"perdure: {said}\n{excerpt}{'\n' if excerpt else ''}")
         sys.stderr.flush()
 
 

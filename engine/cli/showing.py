@@ -186,14 +186,17 @@ class Following:
         elif not result.ok and result.status != "exit":
             say(result.status, self._choices)
         # A script in a session of its own has no next execution that would miss anything.
-        if result.lost and (self._value or self._choices.session is not None):
-            names = ", ".join(f"{report.name} ({report.why})" for report in result.lost[:SHOWN_LOST])
-            more = f" and {len(result.lost) - SHOWN_LOST} more" if len(result.lost) > SHOWN_LOST else ""
+        # What was lost before has been said, by the execution that made it.
+        lost = [report for report in result.lost if not report.earlier]
+        if lost and (self._value or self._choices.session is not None):
+            names = ", ".join(f"{report.name} ({report.why})" for report in lost[:SHOWN_LOST])
+            more = f" and {len(lost) - SHOWN_LOST} more" if len(lost) > SHOWN_LOST else ""
             say(f"not kept for the next execution: {names}{more}", self._choices)
         if result.changed and (self._value or self._choices.session is not None):
             say(f"the next execution may not find: {'; '.join(result.changed[:SHOWN_REASONS])}", self._choices)
         for each in result.prevented[:SHOWN_REASONS]:
-            say(f"no step could end from line {each.line} on: {each.what}", self._choices)
+            held = f"from line {each.line} on no step could end for a while; a crash there computes it again"
+            say(f"{held} ({each.what})", self._choices)
         for note in (*_stopped(result), *_walls(result), *result.notes):
             say(note, self._choices)
 

@@ -88,8 +88,23 @@ def _refused(cli: Cli, command: str, says: str) -> None:
     assert ran.code == 2, ran
     assert ran.out == ""
     assert ran.err.startswith("perdure: ")
-    assert ran.err.count("\n") == 1, ran.err
-    assert says in ran.err
+    said, *excerpt = ran.err.splitlines()
+    assert says in said
+    assert all(line.startswith("    ") for line in excerpt), ran.err  # of the code, as Python shows it
+
+
+def test_a_syntax_error_is_shown_as_python_shows_it(cli: Cli) -> None:
+    ran = cli("exec", "-s", "s", "total = 1 +* 2")
+    assert ran.err.splitlines()[1:] == ["    total = 1 +* 2", "               ^"]
+    assert not cli("ps", "--json").lines()
+
+
+def test_a_loss_is_said_by_the_execution_that_makes_it(cli: Cli) -> None:
+    code = "rows = (n for n in range(3)); next(rows)"
+    assert "not kept for the next execution: rows (" in cli("exec", "-s", "s", code).err
+    assert cli("exec", "-s", "s", "1 + 1").err == ""
+    (rows,) = cli("vars", "s", "--json").lines()
+    assert (rows["status"], rows["type"]) == ("lost", "lost: the generator of <genexpr>()")
 
 
 @pytest.mark.parametrize("command", ["nonsense", "run", "exec -s a", "answer a@1:s0.0", "ps --nonsense"])

@@ -369,7 +369,15 @@ async def test_what_cannot_be_kept_is_named(state: Path) -> None:
         assert (await outcome(client, "s", "n")).value == 5
         used = await outcome(client, "s", "next(g)")
         assert used.error is not None
-        assert used.error.type == "LostObjectError"
+        assert (used.error.module, used.error.type) == ("perdure", "LostObjectError")
+        caught = await outcome(
+            client, "s", "import perdure\ntry: next(g)\nexcept perdure.LostObjectError: print('again')"
+        )
+        assert caught.ok
+        assert [(each.earlier, each.type) for each in (*result.lost, *caught.lost)] == [
+            (False, "generator"),
+            (True, "lost: the generator of <genexpr>()"),
+        ]
 
 
 async def test_nothing_is_recorded_for_code_that_does_not_compile(state: Path) -> None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import errors
 from .births import Future
+from .checkpoints.lost import LostObjectError
 from .checkpoints.recompute import recompute
 from .loop import GuestLoop
 from .parties import Asked
@@ -186,6 +187,7 @@ class Calls:
         for name, cls in errors.public().items():
             setattr(module, name, cls)
         module.Capability, module.Call = Proxy, Call  # type: ignore[attr-defined]
+        module.LostObjectError = LostObjectError  # type: ignore[attr-defined]
         return module
 
     def input(self, *prompt: object) -> str:

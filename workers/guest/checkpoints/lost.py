@@ -40,6 +40,8 @@ _LOUD = (
 class LostObjectError(RuntimeError):
     """A value that did not survive a restore was used; the message says what it was and what to do."""
 
+    __module__ = "perdure"  # as code in a session finds it, and as a traceback names it
+
 
 class Lost:
     """Stands for a value that could not be kept; `repr` is safe, every other use raises `LostObjectError`."""

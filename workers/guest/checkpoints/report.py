@@ -7,6 +7,8 @@ from collections import deque
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from .lost import Lost, describe
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from collections.abc import Set as AbstractSet
@@ -43,8 +45,10 @@ class NameReport:
 
 
 def type_name(value: object) -> str:
-    """Return the type of `value` as a reader would write it."""
+    """Return the type of `value` as a reader would write it; of a stand-in, ``lost: `` and what it stands for."""
     kind = type(value)
+    if type(value) is Lost:
+        return f"lost: {describe(value)[0]}"
     module = "" if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}."
     return f"{module}{kind.__qualname__}"
 

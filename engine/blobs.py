@@ -4,6 +4,8 @@
 2. The name is the digest of the content; what does not have its digest is damage, and said so.
 3. A blob that names other blobs is JSON that spells their digests out: what nothing names is removed in the end, and
    that is all the remover reads (``named_in``).
+4. A store that is not the one a state's blobs are in (a folder that is not mounted, another bucket) is out of reach,
+   not empty: it is known by its marker, and nothing is called missing, or put, where that is not found.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from typing import Protocol
 from .errors import PerdureError
 
 __all__ = [
+    "MARKER",
     "BlobDamaged",
     "BlobMissing",
     "BlobStore",
@@ -24,6 +27,7 @@ __all__ = [
     "Data",
     "digest_of",
     "named_in",
+    "not_there",
     "open_blobs",
     "pieces_of",
 ]
@@ -33,6 +37,9 @@ type Data = bytes | bytearray | memoryview
 
 _REF = re.compile(r"blake3:([0-9a-f]{64})")
 _NAMED = re.compile(rb"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
+
+#: The name of what tells a state's blobs from an empty folder in their place; it holds an id.
+MARKER = "marker"
 
 #: What writers that died left unfinished is removed after this long: no single blob takes a day to write.
 ABANDONED_SECONDS = 24 * 3600.0
@@ -55,7 +62,15 @@ class BlobsUnavailable(PerdureError):
 
 
 class BlobStore(Protocol):
-    """Where large values live; safe for several processes."""
+    """Where large values live; safe for several processes. Everything raises BlobsUnavailable where it is not there."""
+
+    async def mark(self, id: str) -> str:
+        """Leave a marker if there is none, durably; returns what it says, whoever left it."""
+        ...
+
+    def expect(self, marker: str) -> None:
+        """Be told what its marker says: from now on a store without it is unavailable."""
+        ...
 
     async def put(self, data: Data | Iterable[Data]) -> str:
         """Store bytes, or the pieces of one value, durably; returns ``blake3:<hex>``. Raises BlobsFull."""
@@ -109,6 +124,15 @@ def digest_of(ref: str) -> str:
 def named_in(text: bytes) -> set[str]:
     """Return the references in JSON, or in anything else: whatever looks like one counts as one."""
     return {f"blake3:{digest.decode()}" for digest in _NAMED.findall(text)}
+
+
+def not_there(name: object, found: str | None) -> BlobsUnavailable:
+    """Return the error of a store that has no marker, or another one."""
+    what = "has no file" if found is None else "has another state's"
+    return BlobsUnavailable(
+        f"the blobs are not in {name}: it {what} '{MARKER}'. Mount what was there, or restore it from a backup; "
+        "nothing is lost by waiting"
+    )
 
 
 def pieces_of(data: Data | Iterable[Data]) -> Iterable[Data]:

@@ -18,7 +18,16 @@ from typing import TYPE_CHECKING
 
 from blake3 import blake3
 
-from .blobs import ABANDONED_SECONDS, BlobDamaged, BlobMissing, BlobsFull, digest_of, pieces_of
+from .blobs import (
+    ABANDONED_SECONDS,
+    MARKER,
+    BlobDamaged,
+    BlobMissing,
+    BlobsFull,
+    digest_of,
+    not_there,
+    pieces_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
@@ -48,6 +57,15 @@ class FolderBlobs:
         self._root = root
         # Folders whose names this process has synced: another process may have made one and died before it did.
         self._synced: set[Path] = set()
+        self._marker: str | None = None
+
+    async def mark(self, id: str) -> str:
+        """Leave a marker if there is none; of several processes one wins, and all are told the same."""
+        return await asyncio.to_thread(self._mark, id)
+
+    def expect(self, marker: str) -> None:
+        """Take a folder without this marker for one that is not mounted."""
+        self._marker = marker
 
     async def put(self, data: Data | Iterable[Data]) -> str:
         """Store bytes durably; the same bytes twice are one file."""
@@ -67,7 +85,7 @@ class FolderBlobs:
 
     async def has(self, ref: str) -> bool:
         """Whether the file is there."""
-        return await asyncio.to_thread(self._path(ref).exists)
+        return await asyncio.to_thread(self._has, ref)
 
     async def sweep(self, now: float, older_than: float = ABANDONED_SECONDS) -> int:
         """Remove what writers that died have left unfinished for so long; returns how many files it was."""
@@ -89,7 +107,37 @@ class FolderBlobs:
         digest = digest_of(ref)
         return self._root / digest[:_SPREAD] / digest
 
+    def _mark(self, id: str) -> str:
+        path = self._root / MARKER
+        if not path.exists():
+            unfinished = self._root / _UNFINISHED / secrets.token_hex(16)
+            self._folder(unfinished.parent)
+            _write(unfinished, [id.encode()])
+            with suppress(FileExistsError):
+                path.hardlink_to(unfinished)
+            unfinished.unlink()
+            _sync_folder(self._root)
+        return path.read_text()
+
+    def _look(self) -> None:
+        """See whether the folder is the one that was marked. Raises BlobsUnavailable."""
+        if self._marker is None:
+            return
+        try:
+            found = (self._root / MARKER).read_text(errors="replace")
+        except FileNotFoundError:
+            found = None
+        if found != self._marker:
+            raise not_there(self._root, found)
+
+    def _has(self, ref: str) -> bool:
+        if self._path(ref).exists():
+            return True
+        self._look()
+        return False
+
     def _put(self, pieces: Iterable[Data]) -> tuple[str, int]:
+        self._look()
         if isinstance(pieces, list) and len(pieces) == 1:
             # In one piece: the digest is known before anything is written.
             size = memoryview(pieces[0]).nbytes
@@ -175,6 +223,7 @@ class FolderBlobs:
         try:
             yield
         except FileNotFoundError:
+            self._look()
             msg = f"the blob {ref} is missing from {self._root}: restore the folder from a backup"
             raise BlobMissing(msg) from None
         except OSError as exc:
@@ -188,6 +237,7 @@ class FolderBlobs:
         return BlobDamaged(f"the blob {ref} in {self._root} is damaged: restore it from a backup")
 
     def _all(self) -> Iterator[Path]:
+        self._look()
         for folder in sorted(self._root.glob("[0-9a-f]" * _SPREAD)):
             yield from sorted(folder.glob("[0-9a-f]" * 64))
 

@@ -11,23 +11,25 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from blake3 import blake3
 
 from .blobs import (
     ABANDONED_SECONDS,
+    MARKER,
     BlobDamaged,
     BlobMissing,
     BlobsUnavailable,
     digest_of,
+    not_there,
     pieces_of,
 )
 from .blobs_folder import file_pieces, write_all
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable
+    from collections.abc import AsyncGenerator, Callable, Generator, Iterable
     from typing import IO
 
     from obstore.store import ObjectStore
@@ -53,6 +55,34 @@ class ObjectBlobs:
     def __init__(self, store: ObjectStore, name: str) -> None:
         self._store = store
         self._name = name
+        self._marker: str | None = None
+        #: Whether the marker was seen by this process: a bucket is not exchanged under it, as a mounted folder may be.
+        self._seen = False
+
+    async def mark(self, id: str) -> str:
+        """Leave a marker if there is none."""
+        with _errors(self._name, MARKER):
+            found = await self._found()
+            if found is None:
+                # Whoever does so at the same time is of the same state, and writes the same.
+                await self._store.put_async(MARKER, id.encode())
+        return found or id
+
+    def expect(self, marker: str) -> None:
+        """Take a bucket without this marker for another one."""
+        self._marker = marker
+
+    async def _found(self) -> str | None:
+        try:
+            with _errors(self._name, MARKER):
+                return bytes(await (await self._store.get_async(MARKER)).bytes_async()).decode(errors="replace")
+        except BlobMissing:
+            return None
+
+    async def _look(self) -> None:
+        """See whether the bucket is the one that was marked. Raises BlobsUnavailable."""
+        if self._marker is not None and (found := await self._found()) != self._marker:
+            raise not_there(self._name, found)
 
     @classmethod
     def at(cls, url: str) -> ObjectBlobs:
@@ -88,7 +118,7 @@ class ObjectBlobs:
 
     async def get(self, ref: str) -> bytes:
         """Return the bytes, checked."""
-        with _errors(self._name, ref):
+        async with self._reading(ref):
             data = bytes(await (await self._store.get_async(_path(ref))).bytes_async())
         if f"blake3:{await asyncio.to_thread(lambda: blake3(data).hexdigest())}" != ref:
             raise self._damaged(ref)
@@ -102,7 +132,7 @@ class ObjectBlobs:
             digest.update(piece)
             write_all(descriptor, piece)
 
-        with _errors(self._name, ref):
+        async with self._reading(ref):
             async for piece in await self._store.get_async(_path(ref)):
                 await asyncio.to_thread(take, bytes(piece))
         if f"blake3:{digest.hexdigest()}" != ref:
@@ -110,7 +140,10 @@ class ObjectBlobs:
 
     async def has(self, ref: str) -> bool:
         """Whether the object is there."""
-        return await self._meta(ref) is not None
+        if await self._meta(ref) is not None:
+            return True
+        await self._look()
+        return False
 
     async def collect(self, live: Callable[[str], bool], before: float, *, remove: bool = True) -> tuple[int, int]:
         """Remove objects that nothing names and nobody put since ``before``; returns how many, and their bytes."""
@@ -136,6 +169,7 @@ class ObjectBlobs:
         """Return the first bytes, unchecked."""
         found = await self._meta(ref)
         if found is None:
+            await self._look()
             msg = f"the blob {ref} is missing from {self._name}: restore it from a backup"
             raise BlobMissing(msg)
         if not found["size"]:
@@ -149,6 +183,7 @@ class ObjectBlobs:
         return 0
 
     async def _list(self) -> list[dict[str, Any]]:
+        await self._look()
         listed: list[dict[str, Any]] = []
         with _errors(self._name, ""):
             async for page in self._store.list():
@@ -172,9 +207,21 @@ class ObjectBlobs:
         young = found is not None and time.time() - found["last_modified"].timestamp() < YOUNG_SECONDS
         if found is not None and found["size"] == size and young:
             return ref
+        if not self._seen:
+            await self._look()
+            self._seen = True
         with _errors(self._name, ref):
             await self._store.put_async(_path(ref), data)
         return ref
+
+    @asynccontextmanager
+    async def _reading(self, ref: str) -> AsyncGenerator[None]:
+        try:
+            with _errors(self._name, ref):
+                yield
+        except BlobMissing:
+            await self._look()
+            raise
 
     def _damaged(self, ref: str) -> BlobDamaged:
         return BlobDamaged(f"the blob {ref} in {self._name} is damaged: restore it from a backup")

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from .errors import InvalidName
 
 __all__ = [
+    "BLOBS_ID",
     "STATE_ID",
     "ExecutionId",
     "RecordId",
@@ -27,6 +28,8 @@ __all__ = [
 
 #: The promise that names the state itself; a dot is not allowed in a session name, so they cannot meet.
 STATE_ID = "perdure.state"
+#: The promise that says how to tell where its blobs are.
+BLOBS_ID = "perdure.blobs"
 
 _SESSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _EXECUTION = re.compile(rf"({_SESSION.pattern})@([1-9][0-9]{{0,11}})")

@@ -12,19 +12,24 @@ import asyncio
 import secrets
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import structlog
 from blake3 import blake3
 from pydantic import ValidationError
 
+from .blobs import BlobsUnavailable
 from .durable import now_ms
 from .errors import StateNewer, StateUnusable
-from .ids import STATE_ID, base_id, execution_id, parse_step, settings_id, step_id
+from .ids import BLOBS_ID, STATE_ID, base_id, execution_id, parse_step, settings_id, step_id
 from .settings import EXECUTION_TIMEOUT_MS, Limits, SessionSettings
 from .state import FORMAT
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from .blobs import BlobStore
     from .durable import Promise, Promises
+
+log = structlog.get_logger()
 
 __all__ = [
     "Base",
@@ -32,6 +37,7 @@ __all__ = [
     "base_of",
     "ensure_session",
     "find_head",
+    "know_blobs",
     "last_step",
     "read_settings",
     "seed_of",
@@ -75,6 +81,24 @@ async def state_identity(promises: Promises) -> str:
         msg = f"the state was written by a newer version (format {param['format']}, this one knows {FORMAT})"
         raise StateNewer(msg)
     return str(param["id"])
+
+
+async def know_blobs(promises: Promises, blobs: BlobStore, state: str) -> None:
+    """Have the blobs tell where they are by the marker that is recorded; it is left by whoever opens a state first.
+
+    Where it cannot be left now, whoever opens the state next tries.
+    """
+    found = await promises.get(BLOBS_ID)
+    if found is None:
+        try:
+            marker = await blobs.mark(state)
+        except (BlobsUnavailable, OSError) as exc:
+            log.warning("blobs.not_marked", reason=str(exc))
+            return
+        param = {"marker": marker}
+        found = await promises.create(BLOBS_ID, "blobs", param, timeout_at=now_ms() + FOREVER_MS)
+    if isinstance(found.param, dict) and isinstance(found.param.get("marker"), str):
+        blobs.expect(found.param["marker"])
 
 
 async def read_settings(promises: Promises, session: str) -> Head | None:

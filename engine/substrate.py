@@ -23,7 +23,7 @@ from .blobs import open_blobs
 from .durable import Promises, decoded, watch
 from .errors import StateUnusable
 from .seals import Seals, derived_key
-from .sessions import state_identity
+from .sessions import know_blobs, state_identity
 from .state import StateFolder, read_key
 from .store import SqliteConnection
 
@@ -52,6 +52,8 @@ class Substrate:
     state_id: str = ""
     #: The file of a fleet's key; None: that of the state folder, or one derived from the state's id.
     key: Path | None = None
+    #: Whether every process of this state means the same blobs, not each those of its own folder.
+    shared_blobs: bool = True
     _settled: list[Callable[[Promise], None]] = field(default_factory=list)
     _resonate: Resonate | None = None
     _promises: Promises | None = None
@@ -105,6 +107,7 @@ class Substrate:
             raise StateUnusable(msg)
         made = cls(own, open_blobs(blobs or own.blobs), network, source, group, pid)
         made.key = Path(key) if key else None
+        made.shared_blobs = blobs is not None
         return made
 
     @property
@@ -166,6 +169,8 @@ class Substrate:
         try:
             resonate.start()
             self.state_id = await state_identity(self._promises)
+            if self.shared_blobs:
+                await know_blobs(self._promises, self.blobs, self.state_id)
         except BaseException:
             await self.stop()
             raise

@@ -161,6 +161,12 @@ class Ending:
         await self._settle(step, run, result, None)
         return result
 
+    async def refuse(self, step: int, result: Result) -> None:
+        """Settle the step of what was refused after it was begun: left open, it would hold its execution for a year."""
+        begun = await self.attempt.get(step_id(self.attempt.id, step))
+        if begun is not None and not begun.settled:
+            await self._settle(step, None, result, None)
+
     async def _value(self, run: Run, done: Done) -> Any:
         if done.value_stream is not None:
             raw = run.guest.link.take(done.value_stream)

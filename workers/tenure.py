@@ -107,7 +107,9 @@ class Tenure:
     async def damaged(self, problem: Exception) -> Result:
         """End what would go on from something that is damaged: no attempt at it would find that again."""
         if not (self._step or await self._records()):
-            return damaged(self._attempt.id, problem)
+            result = damaged(self._attempt.id, problem)
+            await self._ending.refuse(self._step, result)
+            return result
         # It has acted on the world.
         text = f"{problem}. It had begun, and cannot go on; what it has asked for stays recorded"
         return await self._failed(None, "failed", type(problem).__name__, text)

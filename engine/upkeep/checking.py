@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..blobs import BlobDamaged, BlobMissing
+from ..blobs import BlobDamaged, BlobMissing, BlobsUnavailable
 from ..seals import CheckpointForged
 from ..store import SqliteConnection, problems
 from .collecting import named_blobs
@@ -46,7 +46,10 @@ async def check(substrate: Substrate) -> Checked:
     found = await asyncio.to_thread(problems, network.path)
     if found:
         return Checked(0, 0, 0, tuple(found[:MAX_PROBLEMS]))
-    stored = set(await substrate.blobs.refs())
+    try:
+        stored = set(await substrate.blobs.refs())
+    except BlobsUnavailable as exc:
+        return Checked(0, 0, 0, (str(exc),))
     damaged = [line for ref in sorted(stored) if (line := await _wrong(substrate, ref))]
     promises, missing = await _promises(network, substrate, stored)
     named = await named_blobs(network, substrate.blobs) if not damaged else stored

@@ -124,8 +124,7 @@ async def collect(
 async def _settle_rest(network: SqliteConnection, promises: Promises, execution: str) -> None:
     """Settle what an ended execution left open, which would hold its tree for a year.
 
-    That is a request to cancel that was made ready as it ended, the step of one that was refused for a damaged
-    checkpoint, and whatever was asked in one that others have ended.
+    That is a request to cancel that was made ready as it ended, and whatever was asked in one that others have ended.
     """
     after: str | None = None
     while page := await network.scan(f"{execution}:", after):

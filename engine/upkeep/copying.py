@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..blobs import MARKER
 from ..blobs_folder import FolderBlobs
 from ..errors import StateUnusable
 from ..state import StateFolder
@@ -53,6 +54,9 @@ async def back_up(substrate: Substrate, target: Path) -> Copied:
             # The store first: every blob it names is there before, and none is removed while this is held.
             await network.back_up(copy.database)
             blobs = await _copy_blobs(substrate, FolderBlobs(copy.blobs), part)
+            # Without it the copy would be taken for a folder that nothing is mounted on.
+            copy.blobs.mkdir(mode=0o700, exist_ok=True)
+            await asyncio.to_thread(_copy_file, substrate.folder.blobs / MARKER, copy.blobs / MARKER)
             for name in ("format", "key"):
                 await asyncio.to_thread(_copy_file, substrate.folder.root / name, part / name)
             await asyncio.to_thread(_sync, part)

@@ -70,6 +70,44 @@ async def test_what_nothing_names_is_removed_and_nothing_else(blobs: BlobStore) 
     assert await blobs.get(old) == b"old" * 10
 
 
+async def test_a_store_without_its_marker_is_out_of_reach_and_not_empty(blobs: BlobStore, tmp_path: Path) -> None:
+    assert await blobs.mark("one") == await blobs.mark("two") == "one"
+    blobs.expect("one")
+    kept = await blobs.put(b"kept")
+    assert await blobs.refs() == [kept], "a marker is no blob"
+    with pytest.raises(BlobMissing):
+        await blobs.get(reference(b"never"))
+    blobs.expect("another")
+    ref = reference(b"never")
+    with (tmp_path / "target").open("wb") as file:
+        for use in (
+            blobs.get(ref),
+            blobs.head(ref, 1),
+            blobs.has(ref),
+            blobs.write_to(ref, file.fileno()),
+            blobs.refs(),
+        ):
+            with pytest.raises(BlobsUnavailable, match="another state's 'marker'"):
+                await use
+    assert await blobs.get(kept) == b"kept", "what is there can be read"
+
+
+@pytest.mark.parametrize("there", ["empty", "gone"])
+async def test_nothing_is_put_where_nothing_is_mounted(tmp_path: Path, there: str) -> None:
+    for blobs, place in (
+        (FolderBlobs(tmp_path / "blobs"), tmp_path / "blobs"),
+        (ObjectBlobs(LocalStore(tmp_path / "bucket", mkdir=True), "local"), tmp_path / "bucket"),
+    ):
+        blobs.expect(await blobs.mark("one"))
+        place.rename(tmp_path / f"{place.name}, elsewhere")
+        if there == "empty":
+            place.mkdir()
+        for use in (blobs.put(b"x"), blobs.get(reference(b"x"))):
+            with pytest.raises(BlobsUnavailable, match=r"it has no file 'marker'\. Mount"):
+                await use
+        assert not place.exists() or not [*place.iterdir()]
+
+
 async def test_an_object_that_is_not_what_its_name_says_is_damage(tmp_path: Path) -> None:
     store = LocalStore(tmp_path / "bucket", mkdir=True)
     blobs = ObjectBlobs(store, "local")

@@ -58,6 +58,8 @@ async def refused(state: Path, error: str) -> str:
         assert result.status == "refused", result
         assert result.error is not None
         assert result.error.type == error
+        step = await client.substrate.promises.get(f"{result.execution}:s0")
+        assert step is None or step.settled, "what is refused leaves nothing open"
         return result.error.message
 
 

@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 
 from perdure.engine import Client, blobs_folder
+from perdure.engine.blobs import BlobsUnavailable
 from perdure.engine.upkeep import check
+from perdure.workers.executions import Executions
 
 from .kit import World, kill_guests, opened, outcome
 
@@ -119,6 +121,34 @@ async def test_a_blob_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.Mo
             assert (result.status, result.error and result.error.type) == ("refused", "BlobDamaged")
         else:
             assert (result.value, result.attempts, refused) == (1, 3, 0)
+
+
+async def test_blobs_that_are_not_mounted_are_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty folder in their place is neither taken for the loss of everything nor filled with new ones."""
+    state, refused = tmp_path / "state", asyncio.Event()
+    async with opened(state) as client:
+        assert (await outcome(client, "s", BEFORE)).status == "ok"
+    (state / "blobs").rename(tmp_path / "elsewhere")
+    given_back = Executions._given_back
+
+    async def giving_back(self: Executions, attempt: Any, problem: Exception) -> Exception:
+        assert isinstance(problem, BlobsUnavailable), problem
+        refused.set()
+        return await given_back(self, attempt, problem)
+
+    monkeypatch.setattr(Executions, "_given_back", giving_back)
+    async with opened(state) as client, asyncio.timeout(40):
+        waiting = asyncio.create_task(outcome(client, "s", "n, len(big)"))
+        new = asyncio.create_task(outcome(client, "new", "import os; other = os.urandom(200_000); len(other)"))
+        await refused.wait()
+        (problem,) = (await check(client.substrate)).problems
+        assert "Mount what was there" in problem
+        assert not [*stored(state)]
+        (state / "blobs").rmdir()
+        (tmp_path / "elsewhere").rename(state / "blobs")
+        assert (await waiting).value == (1, 200_000)
+        assert (await new).value == 200_000
+        assert (await check(client.substrate)).problems == ()
 
 
 async def test_who_waits_for_room_on_the_disk_can_be_cancelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

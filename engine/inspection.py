@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from .durable import KIND
@@ -165,7 +166,7 @@ def _record(record: Promise) -> TreeNode:
         case "fork":
             label = f"from {param['from']}"
         case _:
-            label = f"wakes at {param['wake']}"
+            label = f"wakes at {_moment(param['wake'])}"
     state = "rejected" if isinstance(value, dict) and param["kind"] == "call" and "error" in value else record.state
     return TreeNode(
         id=record.id,
@@ -178,6 +179,14 @@ def _record(record: Promise) -> TreeNode:
         param=param,
         value=value,
     )
+
+
+def _moment(at: int) -> str:
+    """Return a time (ms since 1970) as text; one that no calendar has, as code may ask for, as it is."""
+    try:
+        return f"{datetime.fromtimestamp(at / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
+    except (OverflowError, ValueError, OSError):
+        return str(at)
 
 
 def _other(promise: Promise) -> TreeNode:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import re
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, NoReturn
@@ -80,6 +81,7 @@ async def test_a_sleep_of_a_week_is_two_writes(tmp_path: Path) -> None:
         await waits(execution)
         records = (await execution.tree()).children[0].children
         assert [record.kind for record in records] == ["timer"]
+        assert re.fullmatch(r"wakes at \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", records[0].label)
         log = next((tmp_path / "state").glob("*-wal"))
         before = log.stat().st_size
         await asyncio.sleep(0.5)

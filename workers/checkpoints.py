@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import struct
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from .guests import Guest
     from .run import Run
 
-__all__ = ["CHAIN", "Held", "Saved", "packed", "restore_workspace", "save"]
+__all__ = ["CHAIN", "MISSED", "Held", "Saved", "packed", "restore_workspace", "save"]
 
 log = structlog.get_logger()
 
@@ -45,6 +46,9 @@ CHAIN_BYTES = 512 * 1024
 #: Or once what was added is more than what there was at the last whole one, and than this: most of it may be lost by
 #: now, and what the chain names is kept.
 CHAIN_ADDED = 4 << 20
+
+#: Counts the values that a checkpoint left as they were although they had changed: found since, and stored then.
+MISSED = "checkpoint.missed_mutations"
 
 _LENGTH = struct.Struct(">I")
 
@@ -87,11 +91,12 @@ async def save(
     *,
     content: bytes | None = None,
     imaged: Callable[[], None] = lambda: None,
+    alarms: Counter[str] | None = None,
 ) -> Saved:
     """Checkpoint a guest that is between statements, against the last one it made or was restored from.
 
-    ``step`` is the step that the caller will record it in, ``content`` what the guest has sent of its own accord, and
-    ``imaged`` is called when the guest has sent everything.
+    ``step`` is the step that the caller will record it in, ``content`` what the guest has sent of its own accord,
+    ``imaged`` is called when the guest has sent everything, and ``alarms`` counts what should never be.
     Raises GuestDied, ProtocolViolation, OSError.
     """
     held = run.guest.held
@@ -121,7 +126,9 @@ async def save(
     )
     missed = data.get("missed")
     if missed:
-        log.warning("checkpoint.missed", step=step, values=missed)
+        alarms = Counter() if alarms is None else alarms
+        alarms[MISSED] += missed
+        log.warning("checkpoint.missed", step=step, values=missed, in_all=alarms[MISSED])
         notes = [*notes, f"{missed} values had changed unseen by an earlier checkpoint; they are stored now"]
     changed = None if tree == composed.workspace else tree
     composed.workspace = tree

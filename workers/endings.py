@@ -137,6 +137,7 @@ class Ending:
             self.job.head.settings.limits,
             content=content,
             imaged=lambda: self.attempt.tell(Imaged(self.attempt.id)),
+            alarms=self.services.alarms,
         )
         self.attempt.tell(Stored(self.attempt.id))
         return saved

@@ -8,7 +8,8 @@ import logging
 import os
 import signal
 import sys
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
@@ -75,6 +76,8 @@ class Services:
     zygotes: Zygotes
     watchdog: Watchdog
     observer: Observer | None = None
+    alarms: Counter[str] = field(default_factory=Counter)
+    """What should never be and was found, since the worker began: how often, by name."""
 
     @property
     def promises(self) -> Promises:
@@ -217,6 +220,11 @@ class Worker:
     def settings(self) -> WorkerSettings:
         """How it behaves."""
         return self._settings
+
+    @property
+    def alarms(self) -> dict[str, int]:
+        """What should never be and was found, since it began: how often, by name. Each is a line of its log too."""
+        return dict(self._services.alarms)
 
     def _hear(self, promise: Promise) -> None:
         task = asyncio.create_task(self._executions.heard(promise))

@@ -31,6 +31,58 @@ assert data["missed"] == 1 and len(data["units"]) == 1, data
 data = step("x = 3; big.append(2)", strict=True)
 assert "missed" not in data and len(data["units"]) == 1, data
 assert "missed" not in step("x = 4", strict=True)
+# While nothing else is to be done, what was missed is found without one that looks at everything.
+never = lambda: False
+assert checkpoints.verify(never)
+assert "missed" not in step("x = 7"), "nothing had changed"
+step("import collections; collections.kept.append(2)")
+asked = iter(range(100))
+assert not checkpoints.verify(lambda: next(asked) > 0), "there was something else to do"
+assert checkpoints.verify(never)
+data = step("x = 8")
+assert data["missed"] == 1 and len(data["units"]) == 1, data
+assert checkpoints.verify(never) and "missed" not in step("x = 9")
+# What is of another name by now is no suspect, and a value that says itself how it is stored is not asked.
+step('''
+class Said:
+    asked = 0
+    def __init__(self): self.held = list(range(5000))
+    def __getstate__(self): Said.asked += 1; return {"held": self.held}
+said = Said(); twin = [Said() for _ in range(3)]
+import copyreg
+class Told:
+    def __init__(self): self.held = list(range(5000))
+def tell(thing): Said.asked += 1; return Told, ()
+copyreg.pickle(Told, tell); told = Told()
+''')
+before = module.Said.asked
+module.collections.kept.append(3)
+module.big = module.big + [1]
+assert checkpoints.verify(never) and module.Said.asked == before > 0
+assert "missed" not in step("x = 10")
+step("del said, twin, told, tell, Said, Told")
+# Arrays: by their pages where the kernel tells, by their bytes otherwise.
+try:
+    import numpy
+except ImportError:
+    numpy = None
+if numpy is not None:
+    step("import collections, numpy; data = numpy.zeros(100_000); collections.kept = data[10:]; small = {}")
+    data = step("import collections; collections.kept[5] = 1.0")
+    assert "units" not in data, data
+    assert checkpoints.verify(never)
+    data = step("x = 11")
+    assert data["missed"] == 1 and len(data["units"]) == 1 and data["pack"] < 70_000, data
+    pages = importlib.import_module("_perdure_guest.checkpoints.pages").Pages.open()
+    if pages is not None:
+        checkpoints.watch(pages)
+        step("x = 12")
+        data = step("import collections; collections.kept[50_000] = 1.0")
+        assert "missed" not in data and len(data["units"]) == 1 and data["pack"] < 70_000, data
+        assert checkpoints.verify(never) and "units" not in step("y = None; y")
+        # The part of a page with which it begins.
+        seen = "units" in step("import collections; collections.kept[-10] = 2.0; collections.kept.base[0] = 2.0")
+        assert seen or checkpoints.verify(never) and step("y = 1; y")["missed"] == 1
 # The address of a state that is made anew each time is no identity: a value of the session may lie there next.
 step("import random")
 step("x = 5")

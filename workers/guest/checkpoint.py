@@ -109,6 +109,14 @@ class Checkpoints:
         with untraced(), self._watch.running():
             return self._keeper.save(self._watch, touched, strict=strict, runtime=runtime, texts=texts)
 
+    def verify(self, stop: Callable[[], bool]) -> bool:
+        """Look whether something large changed that the last checkpoint did not see; the next one then looks there.
+
+        Runs no code of the session. Returns whether it came to its end before `stop` said that there is more to do.
+        """
+        with untraced(), self._watch.running():
+            return self._keeper.verify(self._watch, stop)
+
     def reports(self) -> list[NameReport]:
         """Return what became of each name at the checkpoint made just now."""
         return self._keeper.reports()

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import select
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -94,10 +95,29 @@ class Hub:
         self.execution = ""
         self.wall.end()
 
-    def next_message(self) -> Message:
-        """Wait for the next message that is for the main program (main thread, between executions)."""
-        party = Waiter("", "")
-        return self._wait(party, lambda: self._mail.control.popleft() if self._mail.control else None, idle=False)
+    def next_message(self, rest: float | None = None) -> Message | None:
+        """Wait for the next message that is for the main program (main thread, between executions).
+
+        None: there was none for ``rest`` seconds.
+        """
+        control = self._mail.control
+        due = None if rest is None else self.clock.now() + rest
+
+        def ready() -> list[Message] | None:
+            if control:
+                return [control.popleft()]
+            return [] if due is not None and self.clock.now() >= due else None
+
+        found = self._wait(Waiter("", "", due), ready, idle=False)
+        return found[0] if found else None
+
+    def wanted(self) -> bool:
+        """Whether the host has something to say (main thread, between executions, while no other thread runs)."""
+        if self._mail.control:
+            return True
+        poll = select.poll()
+        poll.register(self.channel.fd, select.POLLIN)
+        return bool(poll.poll(0))
 
     def settle_step(self, message: Message) -> bool:
         """Send what ends the step and wait for the host's word; the next one then counts from 0.

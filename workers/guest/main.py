@@ -17,6 +17,7 @@ import socket
 import struct
 import sys
 import tempfile
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import checkpoint, confine, ends, entropy, finish, loop, unraisable
@@ -47,7 +48,7 @@ from .wallclock import WallClock
 from .wire import WireError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from .checkpoints.touched import Touched
     from .confine import Beneath, Ground
@@ -61,6 +62,9 @@ PROTOCOL = 2
 CHANNEL_FD = 3
 #: The descriptor of the lock that its workspace is held by.
 LOCK_FD = ends.LOCK
+
+#: Seconds without a message after which large values are looked at: a session that is worked with has none.
+VERIFY_AFTER = 1.0
 
 #: What begins a checkpoint, sent or received: the length of the JSON before the data.
 _LENGTH = struct.Struct(">I")
@@ -102,6 +106,8 @@ class Guest:
         self.losses = Losses()
         #: The number of the checkpoint that the host has of this namespace.
         self._given = 0
+        #: The number of the checkpoint that was verified; one that there is not before the first.
+        self._verified = 0
         #: Where the execution stood whose checkpoint this guest was restored from; None between executions.
         self._progress: dict[str, Any] | None = None
         #: What variables from outside changed in this execution.
@@ -172,8 +178,33 @@ class Guest:
         """Answer messages until the channel closes."""
         answers = {"execute": self._execute, "checkpoint": self._checkpoint, "restore": self._restore}
         while True:
-            message = self.hub.next_message()
-            answers[message["t"]](message)
+            message = self.hub.next_message(None if self._verified == self.checkpoints.generation else VERIFY_AFTER)
+            if message is None:
+                self._verify()
+            else:
+                answers[message["t"]](message)
+
+    def _verify(self) -> None:
+        """Look, while nothing else is to be done, whether the last checkpoint missed something."""
+        self._verified = self.checkpoints.generation
+        if self._given != self._verified or self._runs():
+            # The next one is whole, or looks at everything.
+            return
+        with self._fenced(), self.wall.paused(), self.carried.undisturbed():
+            done = self.executor.context.copy().run(self.checkpoints.verify, self.hub.wanted)
+        if not done:
+            self._verified = -1
+
+    @contextmanager
+    def _fenced(self) -> Iterator[None]:
+        """Refuse what hooks of a checkpoint ask while the body runs, and drop what they write to descriptors."""
+        self.calls.refused, self.hub.hooks_run = "a checkpoint is being made", True
+        drop_written = self.output.drop_raw()
+        try:
+            yield
+        finally:
+            drop_written()
+            self.calls.refused, self.hub.hooks_run = "", False
 
     def _execute(self, message: Message) -> None:
         execution = message["execution"]
@@ -295,32 +326,30 @@ class Guest:
 
         One that is not sent, or not taken, makes the next one whole: the host has nothing that it could add to.
         """
-        self.calls.refused, self.hub.hooks_run = "a checkpoint is being made", True
-        drop_written = self.output.drop_raw()
-        # None of it may be read after the hooks of the checkpoint ran.
-        runtime, texts = {**self.carried.state(), "progress": progress}, self.sources.texts()
-        if self._given != self.checkpoints.generation:
-            self.checkpoints.forget()
-        # A copy of the context: variables have their values, and what hooks set is not seen.
-        context = self.executor.context.copy()
-        try:
+        with self._fenced():
+            # None of it may be read after the hooks of the checkpoint ran.
+            runtime, texts = {**self.carried.state(), "progress": progress}, self.sources.texts()
+            if self._given != self.checkpoints.generation:
+                self.checkpoints.forget()
+            # A copy of the context: variables have their values, and what hooks set is not seen.
+            context = self.executor.context.copy()
             with self.wall.paused(), self.carried.undisturbed():
                 # What changed unseen is stored then, and said.
                 strict = self.checkpoints.generation % self.limits.verify == self.limits.verify - 1
                 save = self.checkpoints.save
                 delta = context.run(save, self._touched(), strict=strict, runtime=runtime, texts=texts)
-        finally:
-            drop_written()
-            self.calls.refused, self.hub.hooks_run = "", False
         data = json.dumps(delta.data, separators=(",", ":")).encode()
         return lambda: self.channel.send_stream(_LENGTH.pack(len(data)), data, *delta.chunks)
 
     def _touched(self) -> Touched:
         """Return what code may have touched since the last checkpoint: everything, while something of it still runs."""
         touched = self.watcher.take()
-        if self.threads.names() or finish.tasks(self):
-            touched.everything = True
+        touched.everything |= self._runs()
         return touched
+
+    def _runs(self) -> bool:
+        """Whether something of the user's lives on: a thread, a task."""
+        return bool(self.threads.names() or finish.tasks(self))
 
     def _restore(self, message: Message) -> None:
         memory = memoryview(self.channel.streams.take_memory(message["stream"]))

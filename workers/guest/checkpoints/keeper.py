@@ -23,6 +23,7 @@ from .pieces import Library
 from .sharing import judge_object, judge_type
 from .stream import Writer, Written
 from .telling import tell, tell_names, tell_texts
+from .verifying import Verifying, written_to
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -61,6 +62,8 @@ class Keeper:
         self._library = Library()
         self._known = Known()
         self._turn = 0
+        #: Units that changed although nothing said that they could have.
+        self._suspects: set[int] = set()
 
     @property
     def generation(self) -> int:
@@ -92,19 +95,31 @@ class Keeper:
         try:
             bind(known, run, touched)
             run.expected = run.expected | self._due(run)
-            run.dirty = set(known.units) if strict else run.expected
+            run.expected |= written_to(known, self._pages)
+            run.dirty = set(known.units) if strict else run.expected | (self._suspects & known.units.keys())
             _read_states(known, run)
             self._table.bind(run.values, known.roots, known.unit_of, pickler.library_values)
             for key, thing in reversed(live.items()):
                 self._table.root(thing, key, LIVE)
             with unwarned():
                 dump(known, run, self._table, self._writer, live)
-            return self._finish(run, live, early, dict(runtime or {}), dict(texts or {}))
+            delta = self._finish(run, live, early, dict(runtime or {}), dict(texts or {}))
+            self._suspects.clear()
+            return delta
         finally:
             self._writer.close()
             run.values = {}
             self._table.clear()
             self._table.forget()
+
+    def verify(self, watch: Watch, stop: Callable[[], bool]) -> bool:
+        """Look at the large values as they are now, and let the next checkpoint look at those that are not as stored.
+
+        Nothing is stored. Returns whether it came to its end before `stop` said that there is something else to do.
+        """
+        verifying = Verifying(self._known, self._namespace, self._protected, self._table, stop)
+        self._suspects |= verifying.run(watch, self._live())
+        return not verifying.stopped
 
     def _due(self, run: Pass) -> set[int]:
         """Return the small units: they are looked at whether anything names them or not."""
@@ -191,6 +206,7 @@ class Keeper:
             known = old[which] if which < len(old) else None
             unit.buffers.append(self._store_buffer(buffer, known))
         unit.sources, unit.code, unit.late = written.sources, written.code, written.late
+        unit.hooked = written.hooked
         written.buffers.clear()
 
     def _store_buffer(self, buffer: memoryview, known: Record | None) -> Record:

@@ -8,10 +8,13 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import identity
 from .pieces import BLOCK, PAGE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 __all__ = ["LEAST", "Pages"]
 
@@ -67,7 +70,7 @@ class Pages:
         if not self._ours():
             return None
         try:
-            written = self._native.pages_written(self._map, start, end)
+            written = self._native.pages_written(self._map, start, end, 1)
         except OSError:
             return None
         blocks: set[int] = set()
@@ -78,6 +81,18 @@ class Pages:
         for first, after in written:
             blocks.update(range((first - address) // BLOCK, (after - 1 - address) // BLOCK + 1))
         return sorted(blocks)
+
+    def written(self, places: Iterable[tuple[int, int, int]]) -> set[int]:
+        """Return what of watched memory, `(key, address, size)`, may have been written to; they stay as they are."""
+        if not self._ours():
+            return {key for key, _address, _size in places}
+        return {key for key, address, size in places if self._touched(*_whole_pages(address, size))}
+
+    def _touched(self, start: int, end: int) -> bool:
+        try:
+            return bool(self._native.pages_written(self._map, start, end, 0))
+        except OSError:
+            return True
 
     def _ours(self) -> bool:
         """Whether the descriptors are still what was opened: code can close them, and open others in their place."""

@@ -33,6 +33,13 @@ _SAFE_ITERATORS: frozenset[type] = frozenset({type(iter([])), type(iter({}.items
 _PARTS = range(2, 7)
 
 
+# By what a class of the session can have a say in how its instances are stored; the last two, where it is a container.
+_HOOKS = frozenset({
+    *("__reduce__", "__reduce_ex__", "__getstate__", "__getnewargs__", "__getnewargs_ex__"),
+    *("__getattribute__", "__getattr__", "__class__", "__iter__", "items"),
+})  # fmt: skip
+
+
 # How instances of library classes are stored, by the identity of the class: it lives as long as the process.
 _of_libraries: dict[int, tuple[type, Reducer]] = {}
 
@@ -64,6 +71,8 @@ class Reducers:
         self.elsewhere: Any = table
         """Returns a persistent id for what is stored in another unit."""
         self.deep = False
+        self.hooks_run = True
+        """Whether hooks of the session's own are called; else what has one is left out, and `hooked` says so."""
         self.begin_unit()
         self._sentinels: dict[int, tuple[types.ModuleType, str]] | None = None
         # By identity: the hash of a type is its metaclass's business.
@@ -74,6 +83,7 @@ class Reducers:
         self.findings: list[Finding] = []
         self.used_sources: set[str] = set()
         self.remakes = False
+        self.hooked = False
         self.code: set[tuple[str, int, str]] = set()
         self._cells: dict[int, types.CellType] = {}
 
@@ -196,7 +206,23 @@ def _choose(kind: type) -> Reducer:
     if issubclass(kind, type):
         return definitions.reduce_class
     reducer = recipes.by_base(kind)
-    return reducer or reduce_by_hook
+    return reducer or (reduce_by_own_hook if _has_own_hook(kind) else reduce_by_hook)
+
+
+def _has_own_hook(kind: type) -> bool:
+    """Whether code of the session says how instances are stored."""
+    if importable(kind):
+        return False
+    own = [vars(each) for each in kind.__mro__ if not importable(each)]
+    return type(kind) is not type or not all(map(_HOOKS.isdisjoint, own))
+
+
+def reduce_by_own_hook(reducers: Reducers, thing: Any) -> Any:
+    """Store `thing` the way code of the session says, unless that code is not to run now."""
+    reducers.hooked = True
+    if not reducers.hooks_run:
+        return rebuild.lost, ("", "", "")
+    return reduce_by_hook(reducers, thing)
 
 
 def reduce_by_hook(reducers: Reducers, thing: Any) -> Any:
@@ -204,6 +230,10 @@ def reduce_by_hook(reducers: Reducers, thing: Any) -> Any:
     kind = type(thing)
     registered = copyreg.dispatch_table.get(kind)
     if registered is not None:
+        if not importable(registered):
+            reducers.hooked = True
+            if not reducers.hooks_run:
+                return rebuild.lost, ("", "", "")
         reduced = reducers.watch.call(registered, thing)
     else:
         reduced = reducers.watch.call(thing.__reduce_ex__, PROTOCOL)

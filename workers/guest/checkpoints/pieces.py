@@ -76,6 +76,16 @@ class Record:
         self.alive = False
         self.digest, self.runs, self.ends = b"", [], None
 
+    def holds(self, data: bytes) -> bool:
+        """Whether the stream of which it is the record is this."""
+        if self.size != len(data):
+            return False
+        if len(self.digest) == DIGEST:
+            return digests(data, 0) == self.digest
+        ends = cut(data)
+        view = memoryview(data)
+        return ends == self.ends and b"".join(digests(view[a:b], 0) for a, b in _spans(ends)) == self.digest
+
     def pieces(self) -> int:
         """Return of how many pieces it is."""
         return len(self.ends) if self.ends is not None else -(-self.size // BLOCK)

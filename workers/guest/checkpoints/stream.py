@@ -107,13 +107,16 @@ class Written:
     code: frozenset[tuple[str, int, str]] = frozenset()
     late: bool = False
     """Whether some of it is made again, when everything else is there."""
+    hooked: bool = False
+    """Whether code of the session had a say in it."""
 
 
 class Writer:
-    """Pickles the units of one checkpoint."""
+    """Pickles the units of one checkpoint, through a file in memory that `open_file` makes."""
 
-    def __init__(self, table: Any) -> None:
-        self._file = io.BytesIO()
+    def __init__(self, table: Any, open_file: Callable[[], io.BytesIO] = io.BytesIO) -> None:
+        self._open = open_file
+        self._file = open_file()
         self._table = table
         self._buffers: list[memoryview] = []
         # The C pickler calls a table that is an attribute of its class without making a method of it first.
@@ -121,10 +124,11 @@ class Writer:
         self._pickler: Any = None
         self._memo_grew: bool = False
 
-    def begin(self, namespace: dict[str, Any], watch: Watch) -> None:
-        """Start a checkpoint of `namespace`."""
+    def begin(self, namespace: dict[str, Any], watch: Watch, *, hooks: bool = True) -> None:
+        """Start a checkpoint of `namespace`; without `hooks`, code of the session's own is not run."""
         self._renew()
         self._pickler.begin(namespace, watch, self._table)
+        self._pickler.hooks_run = hooks
 
     def write(self, values: list[Any], stand_in: Callable[[int, str], Lost]) -> Written:
         """Pickle the roots of one unit; never raises for what they do, and stores `stand_in(which, why)` instead."""
@@ -167,18 +171,19 @@ class Writer:
         made.sources = pickler.used_sources
         made.code = frozenset(pickler.code)
         made.late = pickler.remakes
+        made.hooked = pickler.hooked
         return made
 
     def close(self) -> None:
         """Let go of every value: the pickler and its callback would keep them until the next collection."""
         self._pickler = None
         self._buffers = []
-        self._file = io.BytesIO()
+        self._file = self._open()
 
     def _renew_within(self) -> None:
         """Take another pickler in the middle of a checkpoint."""
         state = vars(self._pickler)
-        self._file = io.BytesIO()
+        self._file = self._open()
         self._renew()
         vars(self._pickler).update(state)
 
@@ -233,6 +238,7 @@ class Writer:
         finally:
             sys.setrecursionlimit(limit)
         self._pickler.memo = deep.memo
+        self._pickler.hooked |= deep.hooked
 
 
 class _Unpickler(pickle.Unpickler):

@@ -64,6 +64,8 @@ class Unit:
     """Which code objects are in it, by file, line and name."""
     late: bool = False
     """Whether it is loaded after all that are not: some of it is made again then."""
+    hooked: bool = False
+    """Whether code of the session had a say in how it was pickled."""
     glance: tuple[Any, ...] | None = None
     """What a glance at its values gave when it was pickled last; None if only pickling tells whether it changed."""
     stored: tuple[Any, ...] | None = None

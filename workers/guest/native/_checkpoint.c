@@ -501,13 +501,14 @@ static PyObject *pages_arm(PyObject *Py_UNUSED(module), PyObject *args) {
 }
 
 static PyObject *pages_written(PyObject *Py_UNUSED(module), PyObject *args) {
-    int map;
+    int map, again; /* whether what is reported is protected again */
     unsigned long long start, end;
-    if (!PyArg_ParseTuple(args, "iKK", &map, &start, &end)) return NULL;
+    if (!PyArg_ParseTuple(args, "iKKi", &map, &start, &end, &again)) return NULL;
     PyObject *found = PyList_New(0);
     struct region regions[256];
     while (found && start < end) {
-        struct scan scan = {.size = sizeof scan, .flags = SCAN_PROTECT | SCAN_CHECK, .start = start, .end = end,
+        struct scan scan = {.size = sizeof scan, .flags = (again ? SCAN_PROTECT : 0) | SCAN_CHECK,
+                            .start = start, .end = end,
                             .vec = (uint64_t)(uintptr_t)regions, .vec_len = 256, .category_mask = WRITTEN,
                             .return_mask = WRITTEN};
         int count;

@@ -151,6 +151,48 @@ echo(time.time())
     assert way
 
 
+IMPORTS = """
+import os, random, time
+a = [time.time(), os.urandom(4)]
+import pandas
+with open("mine.py", "w") as file:
+    file.write("import os, time\\nread = [time.time_ns(), os.urandom(4)]\\n")
+import mine
+echo([*a, time.time(), os.urandom(4), random.Random().random(), mine.read])
+"""
+
+
+def test_an_import_reads_and_draws_beside_the_code_and_a_module_of_the_workspace_as_it(way: str) -> None:
+    with Host() as host:
+        # It is there already, as in a guest that was kept, or in a worker that preloads it.
+        host.run("import pandas")
+        there = host.run(IMPORTS)
+    known = {"main.0": {"value": there.calls[0]["args"]["x"]}}
+    with Host() as host:
+        again = host.run(IMPORTS, lambda _call: None, recorded(there.entered, known))
+    assert again.calls[0]["args"] == there.calls[0]["args"]
+    live, again = twice(IMPORTS)
+    assert again.calls[0]["args"] == live.calls[0]["args"]
+    assert way
+
+
+def test_an_import_shows_nothing_of_how_it_is_watched() -> None:
+    code = """
+import importlib.util, pickle, traceback
+from importlib.machinery import ModuleSpec
+import xml.dom.minidom as there
+open("bad.py", "w").write("1 / 0")
+try:
+    import bad
+except ZeroDivisionError:
+    text = traceback.format_exc()
+found = importlib.util.find_spec("xml.sax")
+[type(there.__spec__) is ModuleSpec, text.count("File "), repr(found)[:10], pickle.loads(pickle.dumps(found)).name]
+"""
+    with Host() as host:
+        assert host.run(code).result == [True, 2, "ModuleSpec", "xml.sax"]
+
+
 def test_threads_and_pools_read_in_lanes_of_their_own(way: str) -> None:
     code = """
 import time, threading

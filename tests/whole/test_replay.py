@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from perdure.engine import WorkerSettings
 from perdure.engine.durable import Attempt
 from perdure.engine.errors import AlreadySettled
 from perdure.workers.tenure import Tenure
@@ -146,7 +147,8 @@ async def test_a_record_under_way_when_the_guest_dies_is_written_before_the_repl
 
     monkeypatch.setattr(Attempt, "create", held)
     monkeypatch.setattr(Tenure, "_records", listing)
-    async with opened(tmp_path / "state", world) as client:
+    # A lease that no busy machine outlives: another attempt is then the record's doing.
+    async with opened(tmp_path / "state", world, settings=WorkerSettings(lease_seconds=60.0)) as client:
         result = await outcome(client, "s", "[look(n) for n in range(3)]", grants=["look"])
     assert result.ok, result.error
     assert result.value == [0, 1, 2]
@@ -184,3 +186,42 @@ async def test_a_worker_that_preloads_other_packages_draws_the_same_numbers(tmp_
     assert result.ok, result.error
     assert world.effects() == [f"look {result.value[:4]}"]
     assert any("differed on replay" in note for note in result.notes), "nothing was preloaded: the test proved nothing"
+
+
+IMPORTS = """
+import os, random, sys, time
+print("pandas" in sys.modules, flush=True)
+seen = [time.time(), sorted(os.environ.items())]
+import pandas
+seen += [time.time(), random.Random().random(), str(pandas.Timestamp.now())]
+look(seen)
+ask("Go on?")
+[*seen, time.time() > seen[0]]
+"""
+
+
+@pytest.mark.parametrize("order", [((), ("pandas",)), (("pandas",), ())], ids=["imported first", "preloaded first"])
+async def test_a_worker_with_other_packages_and_another_environment_replays_the_same(
+    tmp_path: Path, order: tuple[tuple[str, ...], ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pandas")
+    world = World(tmp_path)
+    first, then = (FAST.model_copy(update={"preload": each}) for each in order)
+    async with opened(tmp_path / "state", world, settings=first) as client:
+        session = await client.session("s", grants=["look", "ask"])
+        await session.submit(IMPORTS)
+        async with asyncio.timeout(30):
+            while not await client.pending():
+                await asyncio.sleep(0.02)
+        await bury_guests()
+    for name in ("TZ", "LANG", "LC_ALL", "USER", "HOME", "PYTHONPATH", "PYTHONHASHSEED", "OMP_NUM_THREADS", "MINE"):
+        monkeypatch.setenv(name, "7")
+    async with opened(tmp_path / "state", world, settings=then) as client:
+        (asked,) = await client.pending()
+        await client.answer(asked.id, "yes")
+        async with asyncio.timeout(30):
+            result = await client.execution("s@1").result()
+    assert result.ok, result.error
+    assert world.effects() == [f"look {result.value[:5]}"]
+    assert result.value[-1] is True
+    assert any("differed on replay" in note for note in result.notes), "both had it preloaded, or none"

@@ -2,12 +2,12 @@
 
 1. Nothing is reseeded afterwards: the state travels with the checkpoint.
 2. The n-th byte of the stream depends on the seed and n alone. What C asks of the kernel has a stream of its own.
+3. What a library draws as it is imported comes from another stream, and moves nothing (imports.py).
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib.machinery
 import operator
 import os
 import random
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from .shim import Shim
 
-__all__ = ["Stream", "get_state", "install", "set_state", "undone"]
+__all__ = ["Stream", "beside", "get_state", "install", "set_state", "settle", "undone"]
 
 _BLOCK = 64
 
@@ -29,7 +29,8 @@ _BLOCK = 64
 class Stream:
     """Bytes keyed by the seed: block n is BLAKE2b(n) under the seed as key."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, use: str = "entropy") -> None:
+        self._person = f"perdure.{use}".encode()
         self._lock = threading.Lock()
         #: Whether the code has seeded Python's own generator itself: then its numbers are not ours to change.
         self.seeded = False
@@ -38,7 +39,7 @@ class Stream:
     def key(self, seed: int, position: int = 0) -> None:
         """Draw from this seed from now on."""
         self.seed, self.position = seed, position
-        self._key = hashlib.blake2b(str(seed).encode(), digest_size=32, person=b"perdure.entropy").digest()
+        self._key = hashlib.blake2b(str(seed).encode(), digest_size=32, person=self._person).digest()
 
     def read(self, size: int) -> bytes:
         """Return the next bytes, as ``os.urandom`` would."""
@@ -55,6 +56,9 @@ class Stream:
 
 
 _stream = Stream(0)
+#: What libraries draw from while they are imported, and which threads do so now.
+_imports = Stream(0, "imports")
+_importing: set[int] = set()
 _shim: Shim | None = None
 
 
@@ -116,7 +120,7 @@ def patch() -> None:
         """Seed the generator; without a seed, from the session's."""
         if self is random._inst:
             _stream.seeded = a is not None
-        seed_random(self, int.from_bytes(_stream.read(32)) if a is None else a, version)
+        seed_random(self, int.from_bytes(urandom(32)) if a is None else a, version)
 
     seeded.__name__, seeded.__qualname__ = "seed", "Random.seed"
     random.Random.seed = seeded  # type: ignore[method-assign]
@@ -124,27 +128,40 @@ def patch() -> None:
 
 def urandom(size: int, /) -> bytes:
     """Return bytes drawn from the session's seed."""
-    return _stream.read(size)
+    stream = _imports if _importing and threading.get_ident() in _importing else _stream
+    return stream.read(size)
 
 
 def getrandom(size: int, flags: int = 0) -> bytes:
     """Return bytes drawn from the session's seed; it never blocks, whatever the flags."""
     del flags
-    return _stream.read(size)
+    return urandom(size)
+
+
+def beside(*, on: bool) -> bool:
+    """Have this thread draw as a library that is imported does, or as the code; return how it was."""
+    me = threading.get_ident()
+    before = me in _importing
+    (_importing.add if on else _importing.discard)(me)
+    return before
 
 
 def install(seed: int, shim: Shim | None) -> None:
     """Begin the session's randomness: what was imported before, in a zygote, is seeded anew."""
-    global _stream, _shim
+    global _stream, _imports, _shim
     patch()
-    _stream, _shim = Stream(seed), shim
+    _stream, _imports, _shim = Stream(seed), Stream(seed, "imports"), shim
     _key(seed, 0, 0)
     _seed_generator(seed)
-    for name, settle in _AT_IMPORT.items():
-        if name in sys.modules:
-            settle(sys.modules[name])
-    if not any(isinstance(each, _AtImport) for each in sys.meta_path):
-        sys.meta_path.insert(0, _AtImport())
+    for name in _AT_IMPORT:
+        settle(name)
+
+
+def settle(name: str) -> None:
+    """Give a module that has just been imported the randomness that it keeps of its own, if it does and is there."""
+    module = sys.modules.get(name)
+    if module is not None and name in _AT_IMPORT:
+        _AT_IMPORT[name](module)
 
 
 def _settle_numpy(module: Any) -> None:
@@ -162,25 +179,3 @@ def _settle_uuid(module: Any) -> None:
 
 #: What keeps randomness of its own from its import on, by module.
 _AT_IMPORT: dict[str, Callable[[Any], None]] = {"numpy.random": _settle_numpy, "uuid": _settle_uuid}
-
-
-class _AtImport:
-    """Settles a module's randomness as it is imported, and has the import itself draw nothing.
-
-    Otherwise a replay by a worker that preloads other packages would draw other numbers.
-    """
-
-    def find_spec(self, name: str, path: Any, target: Any = None) -> Any:
-        settle = _AT_IMPORT.get(name)
-        spec = importlib.machinery.PathFinder.find_spec(name, path, target) if settle is not None else None
-        if settle is None or spec is None or spec.loader is None:
-            return None
-        execute = spec.loader.exec_module
-
-        def executed(module: Any) -> None:
-            with undone():
-                execute(module)
-            settle(module)
-
-        spec.loader.exec_module = executed  # type: ignore[method-assign]
-        return spec

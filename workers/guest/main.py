@@ -20,7 +20,7 @@ import tempfile
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from . import checkpoint, confine, ends, entropy, finish, loop, unraisable
+from . import checkpoint, confine, ends, entropy, finish, imports, loop, unraisable
 from .calls import Calls
 from .carried import Carried
 from .channel import EXIT_CHANNEL, Channel
@@ -161,6 +161,7 @@ class Guest:
         sys.path.insert(0, "")
         sys.argv = [""]
         entropy.install(config["seed"], self.wall.shim)
+        imports.install(config["workspace"], self.wall.beside)
         self.limits = limits = finish.Limits(config.get("limits") or {})
         self.output.begin(limits.output)
         self.displays.limit((limits.repr, limits.repr_seconds), limits.display)

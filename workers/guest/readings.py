@@ -5,6 +5,7 @@
 2. What is recorded between two drains is bounded: after ``FINE`` readings the clock moves in steps of ``GRANULE``, and
    the steps double with every ``COARSE`` of them. A reading between two steps repeats the last one, and is counted.
 3. Within an execution time never runs backwards in a lane, whatever the machine's clock does.
+4. A library that is being imported reads beside the code: nothing is recorded for it, and nothing recorded given.
 
 It stands in where libclock.c is not preloaded, and keeps the same rules.
 """
@@ -53,6 +54,11 @@ class _Lane:
         self.last, self.last_real = value, real
         return value
 
+    def beside(self, real: int, owner: Readings) -> int:
+        """Return the time that the code would read, and leave it there."""
+        value = self.last + max(0, real - self.last_real) if self.last else real + owner.skew
+        return min(value, self.recorded[0].value) if self.recorded else value
+
     def _again(self, real: int) -> int:
         entry = self.recorded[0]
         if entry.window == self.window:
@@ -98,7 +104,13 @@ class Readings:
         if lane is None or not self._on:
             return self._now()
         with lane.lock:
-            return lane.read(self._now(), self)
+            return (lane.beside if getattr(self._local, "beside", 0) else lane.read)(self._now(), self)
+
+    def beside(self, on: int) -> int:
+        """Have this thread read beside the code, or as the code (0); return how it was."""
+        before = getattr(self._local, "beside", 0)
+        self._local.beside = on
+        return before
 
     def switch(self, *, on: bool) -> None:
         """Switch readings on or off; off, the clock is the real one."""

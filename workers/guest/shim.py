@@ -31,6 +31,8 @@ class Shim:
         library.perdure_entropy_seek.argtypes = (ctypes.c_uint64,)
         #: A delivery is consumed in this thread: the next window begins.
         self.next = library.perdure_clock_next
+        #: Has this thread read and draw beside the code (1), or as the code (0); returns how it was.
+        self.beside = library.perdure_beside
 
     def switch(self, *, on: bool) -> None:
         """Switch readings on or off."""
@@ -83,4 +85,4 @@ def preloaded() -> Shim | None:
     """Return the library if it was preloaded into this process."""
     # Not a CDLL: its calls would give up the lock that keeps the runtime's threads apart.
     library = ctypes.PyDLL(None)
-    return Shim(library) if hasattr(library, "perdure_clock_switch") else None
+    return Shim(library) if hasattr(library, "perdure_beside") else None

@@ -32,6 +32,8 @@ class Backend(Protocol):
 
     @property
     def next(self) -> Callable[[], object]: ...
+    @property
+    def beside(self) -> Callable[[int], int]: ...
 
     def switch(self, *, on: bool) -> None: ...
     def reset(self) -> None: ...
@@ -67,6 +69,8 @@ class WallClock:
         self.shim = self._backend if isinstance(self._backend, Shim) else None
         #: A delivery is consumed in this thread.
         self.next: Callable[[], object] = self._backend.next
+        #: This thread reads beside the code (1), or as the code (0).
+        self.beside: Callable[[int], int] = self._backend.beside
         # Taken again by whoever prints in a signal handler or a finalizer: a message carries a report.
         self._lock = threading.RLock()
         self._here = threading.local()
@@ -89,6 +93,8 @@ class WallClock:
         with self._lock:
             self._execution = execution
             self._ended.clear()
+            # An import that was interrupted as it ended has left it on.
+            self._backend.beside(0)
             self._backend.reset()
             for number in self._lanes:
                 self._feed(number)

@@ -4,7 +4,8 @@
  *    thread had consumed). Recorded readings are given again in their lane and window, to whoever asks there.
  * 2. What is recorded between two drains is bounded: after FINE readings the clock moves in steps of GRANULE, and the
  *    steps double with every COARSE of them. A reading between two steps repeats the last one, and is counted.
- * 3. Nothing here allocates or waits in a reading: a signal handler that interrupts one gets the time as it is.
+ * 3. A library that is being imported reads and draws beside the code: nothing is recorded for it, and nothing moves.
+ * 4. Nothing here allocates or waits in a reading: a signal handler that interrupts one gets the time as it is.
  *
  * Preloaded, and without effect until the runtime switches it on. Its rules are those of readings.py, its substitute.
  */
@@ -54,6 +55,7 @@ static atomic_int switched_on;
 static _Atomic int64_t skew;
 static __thread struct lane *mine __attribute__((tls_model("initial-exec")));
 static __thread int inside __attribute__((tls_model("initial-exec")));
+static __thread int beside __attribute__((tls_model("initial-exec")));
 
 static int (*real_clock_gettime)(clockid_t, struct timespec *);
 
@@ -110,6 +112,14 @@ static int64_t recorded_reading(struct lane *lane, int64_t real) {
     return real < entry->value ? real : entry->value;
 }
 
+/* The time that the code would read, left there for it. */
+static int64_t reading_beside(struct lane *lane, int64_t real) {
+    int64_t value = lane->last ? lane->last + (real > lane->last_real ? real - lane->last_real : 0)
+                               : real + atomic_load_explicit(&skew, memory_order_relaxed);
+    int recorded = lane->recorded_at < lane->recorded_count;
+    return recorded && lane->recorded[lane->recorded_at].value < value ? lane->recorded[lane->recorded_at].value : value;
+}
+
 static int64_t reading(int64_t real) {
     struct lane *lane = mine;
     if (!lane || inside || !atomic_load_explicit(&switched_on, memory_order_relaxed))
@@ -117,6 +127,12 @@ static int64_t reading(int64_t real) {
     inside = 1;
     while (atomic_flag_test_and_set_explicit(&lane->lock, memory_order_acquire))
         ;
+    if (beside) {
+        int64_t value = reading_beside(lane, real);
+        atomic_flag_clear_explicit(&lane->lock, memory_order_release);
+        inside = 0;
+        return value;
+    }
     while (lane->recorded_at < lane->recorded_count && lane->recorded[lane->recorded_at].window < lane->window) {
         lane->recorded_at++;
         lane->recorded_used = 0;
@@ -145,6 +161,13 @@ static void give(struct lane *lane) {
 
 /* Switch readings on or off for the whole process; off, the clock is the real one. */
 PUBLIC void perdure_clock_switch(int on) { atomic_store(&switched_on, on); }
+
+/* Have this thread read and draw beside the code, or as the code (0); return how it was. */
+PUBLIC int perdure_beside(int on) {
+    int before = beside;
+    beside = on;
+    return before;
+}
 
 /* Forget every reading and the skew: an execution begins. */
 PUBLIC void perdure_clock_reset(void) {
@@ -344,7 +367,7 @@ PUBLIC int clock_nanosleep(clockid_t clock, int flags, const struct timespec *un
 
 static pthread_mutex_t entropy_lock = PTHREAD_MUTEX_INITIALIZER;
 static uint32_t entropy_key[8];
-static uint64_t entropy_position;
+static uint64_t entropy_position, beside_position;
 static atomic_int entropy_keyed;
 
 static uint32_t rotated(uint32_t x, int by) { return x << by | x >> (32 - by); }
@@ -356,11 +379,12 @@ static void quarter(uint32_t *a, uint32_t *b, uint32_t *c, uint32_t *d) {
     *c += *d, *b = rotated(*b ^ *c, 7);
 }
 
-static void chacha_block(uint64_t number, uint8_t out[64]) {
+static void chacha_block(uint64_t number, uint32_t stream, uint8_t out[64]) {
     uint32_t start[16] = {0x61707865, 0x3320646e, 0x79622d32, 0x6b206574};
     memcpy(start + 4, entropy_key, sizeof entropy_key);
     start[12] = (uint32_t)number;
     start[13] = (uint32_t)(number >> 32);
+    start[14] = stream;
     uint32_t x[16];
     memcpy(x, start, sizeof x);
     for (int round = 0; round < 10; round++) {
@@ -379,13 +403,14 @@ static void chacha_block(uint64_t number, uint8_t out[64]) {
 static void entropy_fill(uint8_t *out, size_t size) {
     uint8_t block[64];
     pthread_mutex_lock(&entropy_lock);
+    uint64_t *position = beside ? &beside_position : &entropy_position;
     while (size) {
-        size_t from = entropy_position % 64, some = 64 - from < size ? 64 - from : size;
-        chacha_block(entropy_position / 64, block);
+        size_t from = *position % 64, some = 64 - from < size ? 64 - from : size;
+        chacha_block(*position / 64, beside ? 1 : 0, block);
         memcpy(out, block + from, some);
         out += some;
         size -= some;
-        entropy_position += some;
+        *position += some;
     }
     pthread_mutex_unlock(&entropy_lock);
 }

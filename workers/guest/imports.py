@@ -1,0 +1,74 @@
+"""Imports of what is not the session's own: they happen beside its clock and its randomness.
+
+1. What a library reads of the clock as it is imported is not recorded, and takes nothing of what is; what it draws is
+   drawn from a stream of its own. Whether it is imported in the middle of the code, was so before the fork, or is for
+   a restore, is no doing of the code: what the code itself reads and draws must be the same in all three.
+2. A module of the workspace is code: its readings are recorded like all others, whoever imports it.
+3. Nothing of this is seen: no frame in a traceback, no class of ours on a module once it is there.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.machinery import ModuleSpec
+from typing import TYPE_CHECKING, Any
+
+from . import entropy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["install"]
+
+#: Set by ``install``: the session's folder, and what has this thread read beside the code (1) or as the code (0).
+_workspace = ""
+_beside: Callable[[int], int] = int
+
+
+def install(workspace: str, beside: Callable[[int], int]) -> None:
+    """Watch imports from now on; ``beside`` switches this thread's clock, and returns how it was."""
+    global _workspace, _beside
+    _workspace, _beside = workspace + "/", beside
+    if not any(isinstance(each, _Finder) for each in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
+
+
+class _Finder:
+    """Finds what the others find, and has it say when it is being executed."""
+
+    def find_spec(self, name: str, path: Any, target: Any = None) -> ModuleSpec | None:
+        for finder in sys.meta_path:
+            find = getattr(finder, "find_spec", None)
+            spec: ModuleSpec | None = find(name, path, target) if find is not None and finder is not self else None
+            if spec is not None:
+                if type(spec) is ModuleSpec and spec.has_location:
+                    spec.__class__ = _Watched
+                return spec
+        return None
+
+
+class _Watched(ModuleSpec):
+    """A module that is not there yet. The import system marks when its code runs, by setting ``_initializing``."""
+
+    __slots__ = ()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name == "_initializing":
+            if value:
+                own = (self.origin or "").startswith(_workspace)
+                super().__setattr__("_before", (_beside(not own), entropy.beside(on=not own)))
+            else:
+                clock, drawing = self.__dict__.pop("_before", (0, False))
+                _beside(clock)
+                entropy.beside(on=drawing)
+                self.__class__ = ModuleSpec  # type: ignore[assignment]
+                entropy.settle(self.name)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        self.__class__ = ModuleSpec  # type: ignore[assignment]
+        return self.__reduce_ex__(protocol)
+
+
+_Watched.__name__ = _Watched.__qualname__ = "ModuleSpec"
+_Watched.__module__ = ModuleSpec.__module__

@@ -133,7 +133,8 @@ class Executions:
     async def _given_back(self, attempt: Attempt, problem: Exception) -> AttemptLost:
         """Give the task back for a reason outside (a full disk, a wall that is gone): it goes on when it can."""
         outside = isinstance(problem, OSError | MemoryError)
-        log.error("attempt.failed", execution=attempt.id, reason=str(problem), exc_info=outside)
+        reason = str(problem) or type(problem).__name__
+        log.error("attempt.failed", execution=attempt.id, reason=reason, exc_info=outside)
         pause = self._pauses.get(attempt.id, BACK_OFF)
         self._pauses[attempt.id] = min(2 * pause, MAX_BACK_OFF)
         live = self._live.get(attempt.id)
@@ -142,7 +143,7 @@ class Executions:
             if self._closing or attempt.lost.done() or (live and live.stop):
                 break
             await asyncio.sleep(LOOK_EVERY)
-        return AttemptLost(str(problem) or type(problem).__name__)
+        return AttemptLost(reason)
 
     def _forget(self, execution: str, live: Live, *, at_once: bool) -> None:
         if live.attempt is not None:

@@ -207,9 +207,10 @@ class Handlers:
             deadline=time.monotonic() + timeout,
         )
         arguments: Mapping[str, Any] = bound.injected(key=self._key(request), ctx=context)
+        # One that is served has its time from when its host begins, and the promise an end of its own.
+        limit = asyncio.timeout(None if capability.served else timeout)
         try:
-            # One that is served has its time from when its host begins, and the promise an end of its own.
-            async with asyncio.timeout(None if capability.served else timeout):
+            async with limit:
                 if capability.remote is not None and self.scope.elsewhere is not None:
                     id = rpc_id(self.scope.execution, self._key(request), retry)
                     return await self.scope.elsewhere(id, capability, request.data, context)
@@ -217,6 +218,8 @@ class Handlers:
                     return await function(**arguments)
                 return await asyncio.to_thread(function, **arguments)
         except TimeoutError:
+            if not limit.expired():
+                raise  # The handler's own: of something that it asked.
             msg = f"{capability.name} gave no outcome within {timeout:g} s"
             raise CallTimeout(msg) from None
 

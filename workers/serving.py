@@ -162,12 +162,15 @@ class _Served:
 
     async def _run(self, function: Any, asked: _Asked) -> Any:
         arguments = asked.bound.injected(key=asked.key, ctx=asked.context)
+        limit = asyncio.timeout(self._capability.timeout)
         try:
-            async with asyncio.timeout(self._capability.timeout):
+            async with limit:
                 if inspect.iscoroutinefunction(function):
                     return await function(**arguments)
                 return await asyncio.to_thread(function, **arguments)
         except TimeoutError:
+            if not limit.expired():
+                raise  # The handler's own: of something that it asked.
             msg = f"{self._capability.name} gave no outcome within {self._capability.timeout:g} s"
             raise CallTimeout(msg) from None
 

@@ -14,7 +14,6 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from perdure.engine.durable import AttemptLost, now_ms
-from perdure.engine.errors import PerdureError
 from perdure.engine.events import Launched
 from perdure.engine.ids import cancel_id, parse_record, parse_step, record_id, step_id
 from perdure.engine.journal import Journal, JournalDamaged
@@ -100,7 +99,7 @@ class Tenure:
                 return await self._failed(run, status, type(exc).__name__, str(exc))
             except WorkspaceTaken as exc:
                 raise AttemptLost(str(exc)) from exc
-            except (AttemptLost, asyncio.CancelledError, OSError, MemoryError, PerdureError):
+            except (Exception, asyncio.CancelledError):  # not what suspends it: its guest is parked
                 await _end_guest(run, "its attempt has ended")
                 raise
 

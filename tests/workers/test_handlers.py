@@ -211,3 +211,30 @@ async def test_a_thread_that_may_still_act_is_in_doubt_whatever_its_probe_has_no
         free.set()
     assert got["error"]["type"] == "CallInDoubt"
     assert "its handler still runs" in got["error"]["message"]
+
+
+async def test_a_timeout_that_a_handler_had_itself_is_not_told_as_the_end_of_its_time() -> None:
+    @capability("bad", effect="unknown", timeout=60)
+    async def bad(what: str) -> str:
+        raise TimeoutError(f"{what} did not answer within 1 s")
+
+    got = await outcome(handlers(bad).start("s@1", lost("bad", "unknown").request))
+    assert got["error"]["type"] == "CallFailed"
+    assert got["error"]["message"] == "TimeoutError: x did not answer within 1 s"
+
+
+async def test_a_thread_whose_own_timeout_ended_it_acts_no_more_and_its_probe_is_believed() -> None:
+    tried: list[str] = []
+
+    def probe(what: str) -> str:
+        raise NotPerformed(f"no trace of {what}")
+
+    @capability("send", effect="reconcile", probe=probe, timeout=60)
+    def send(what: str) -> str:
+        tried.append(what)
+        if len(tried) == 1:
+            raise TimeoutError("nobody answers there")
+        return what
+
+    got = await outcome(handlers(send).start("s@1", lost("send", "reconcile").request))
+    assert (got, tried) == ({"value": "x"}, ["x", "x"])

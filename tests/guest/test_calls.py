@@ -290,6 +290,39 @@ def test_a_recorded_deadline_counts_what_is_left() -> None:
         assert done.message["entered"] == {"at": 4, "items": [["t", "main~0", 0]]}
 
 
+GREEDY = """
+import asyncio
+log = []
+async def other(n):
+    log.append(f"{n} asks")
+    log.append(f"{n} took {await echo(n)}")
+async def greedy():
+    for n in range(3):
+        log.append(input())
+await asyncio.gather(other(1), greedy(), other(2))
+log
+"""
+
+
+def test_a_task_that_never_yields_takes_nothing_but_what_it_asks_synchronously() -> None:
+    def answer(call: dict[str, Any]) -> dict[str, Any]:
+        return {"value": "a line" if call["name"] == "input" else call["args"]["x"]}
+
+    expected = ["1 asks", *["a line"] * 3, "2 asks", "1 took 1", "2 took 2"]
+    with Host() as host:
+        live = host.run(GREEDY, answer)
+    assert live.result == expected, "the reply to the first call was there before the first line"
+    assert [item[:2] for item in live.entered] == [
+        *(["r", "main/2.0"], ["r", "main/2.1"], ["r", "main/2.2"]),
+        *(["r", "main/1.0"], ["r", "main/3.0"]),
+    ]
+    known = {call["path"]: answer(call) for call in live.calls}
+    for part in (2, len(live.entered)):
+        with Host() as host:
+            again = host.run(GREEDY, answer, recorded(live.entered[:part], known))
+        assert again.result == expected
+
+
 def test_a_loop_that_never_rests_takes_deliveries_at_recorded_turns() -> None:
     code = """
 import asyncio

@@ -109,7 +109,7 @@ class ObjectBlobs:
         if isinstance(pieces, list) and len(pieces) == 1:
             piece = pieces[0]
             digest = await asyncio.to_thread(lambda: blake3(piece).hexdigest())
-            return await self._write(f"blake3:{digest}", memoryview(piece).nbytes, bytes(piece))
+            return await self._write(f"blake3:{digest}", memoryview(piece).nbytes, piece)
         return (await self._spool(pieces))[0]
 
     async def put_file(self, descriptor: int, limit: int) -> tuple[str, int]:

@@ -9,7 +9,7 @@ import msgspec
 from blake3 import blake3
 
 if TYPE_CHECKING:
-    from .blobs import BlobStore
+    from .blobs import BlobStore, Data
 
 __all__ = ["INLINE_LIMIT", "dumped", "fetched", "is_ref", "print_of", "stored"]
 
@@ -41,7 +41,7 @@ def print_of(data: Any) -> str:
     return f"blake3:{blake3(dumped(data)).hexdigest()}"
 
 
-async def stored_raw(blobs: BlobStore, raw: bytes) -> dict[str, Any]:
+async def stored_raw(blobs: BlobStore, raw: Data) -> dict[str, Any]:
     """Store the JSON text of a large value; returns its reference."""
     return {"$ref": await blobs.put(raw), "size": len(raw)}
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
     from pathlib import Path
 
-    from perdure.engine.blobs import BlobStore
+    from perdure.engine.blobs import BlobStore, Data
     from perdure.engine.packs import Piece, Pieces
     from perdure.engine.records import NameReport
     from perdure.engine.settings import Limits
@@ -89,7 +89,7 @@ async def save(
     blobs: BlobStore,
     limits: Limits,
     *,
-    content: bytes | None = None,
+    content: Data | None = None,
     imaged: Callable[[], None] = lambda: None,
     alarms: Counter[str] | None = None,
 ) -> Saved:
@@ -109,7 +109,7 @@ async def save(
     composed = Composed(workspace=composed.workspace) if whole else replace(composed)
     packs: dict[int, Pieces] = {}
     if pack:
-        place = inline(pack) if len(pack) <= INLINE else await blobs.put(pack)
+        place = inline(bytes(pack)) if len(pack) <= INLINE else await blobs.put(pack)
         packs[data["generation"]] = [(0, place, 0, len(pack))]
     try:
         composed.apply(data, packs)
@@ -145,15 +145,17 @@ async def save(
     return Saved(record, lost, notes)
 
 
-def _unpacked(content: bytes) -> tuple[dict[str, Any], bytes]:
+def _unpacked(content: Data) -> tuple[dict[str, Any], memoryview]:
     """Return what a guest sent: the data of its checkpoint, and its pack. Raises ProtocolViolation."""
+    # No part of it is copied: the pack may be half a gigabyte.
+    memory = memoryview(content)
     try:
-        (size,) = _LENGTH.unpack_from(content)
-        data = json.loads(content[_LENGTH.size : _LENGTH.size + size])
+        (size,) = _LENGTH.unpack_from(memory)
+        data = json.loads(bytes(memory[_LENGTH.size : _LENGTH.size + size]))
     except (struct.error, ValueError, RecursionError) as exc:
         msg = f"a checkpoint that cannot be read: {exc}"
         raise ProtocolViolation(msg) from None
-    pack = content[_LENGTH.size + size :]
+    pack = memory[_LENGTH.size + size :]
     if not isinstance(data, dict) or data.get("pack", 0) != len(pack) or not isinstance(data.get("generation"), int):
         msg = "a checkpoint that is not what it says"
         raise ProtocolViolation(msg)
@@ -204,7 +206,7 @@ def _in_use(folder: Path, guest: int) -> Collection[tuple[int, int]] | None:
     return workspaces.open_files([guest]) if any(folder.iterdir()) else frozenset()
 
 
-async def packed(composed: Composed, blobs: BlobStore) -> list[bytes]:
+async def packed(composed: Composed, blobs: BlobStore) -> list[bytes | memoryview]:
     """Return a checkpoint as a guest is given it: length and JSON of what it holds, then its bytes.
 
     Of each pack only what something refers to, as pieces that lie on pages: [where it starts in the pack, where it is
@@ -213,7 +215,7 @@ async def packed(composed: Composed, blobs: BlobStore) -> list[bytes]:
     used = composed.needed()
     wanted = [(number, piece) for number, spans in used.items() for piece in cut(composed.packs[number], spans)]
     packs: dict[str, list[tuple[int, int, int]]] = {str(number): [] for number in used}
-    pieces: list[bytes] = []
+    pieces: list[bytes | memoryview] = []
     at, last, content = 0, "", b""
     for number, (start, place, offset, size) in sorted(wanted, key=_by_place):
         if place != last:
@@ -221,7 +223,7 @@ async def packed(composed: Composed, blobs: BlobStore) -> list[bytes]:
         if len(content) < offset + size:
             msg = f"pack {number} of a checkpoint has {len(content) - offset} of {size} bytes: the store is damaged"
             raise CheckpointUnusable(msg)
-        piece = content if (offset, size) == (0, len(content)) else content[offset : offset + size]
+        piece = memoryview(content)[offset : offset + size]
         packs[str(number)].append((start, at, size))
         pieces += piece, bytes(-size % PAGE)
         at += size + -size % PAGE

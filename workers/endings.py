@@ -23,6 +23,7 @@ from .stopping import seconds_of
 from .totals import Totals
 
 if TYPE_CHECKING:
+    from perdure.engine.blobs import Data
     from perdure.engine.checkpoints import Recorded
     from perdure.engine.durable import Attempt, Promise
     from perdure.engine.records import Stop
@@ -127,7 +128,7 @@ class Ending:
         self.totals = run.totals
         return settled
 
-    async def _save(self, run: Run, content: bytes | None) -> Saved:
+    async def _save(self, run: Run, content: Data | None) -> Saved:
         """Store a checkpoint of the guest as it stands; nothing names it yet. Raises GuestDied, OSError."""
         saved = await save(
             run,
@@ -171,7 +172,7 @@ class Ending:
     async def _value(self, run: Run, done: Done) -> Any:
         if done.value_stream is not None:
             raw = run.guest.link.take(done.value_stream)
-            check_text(raw)
+            await check_text(raw)
             return await stored_raw(self.services.blobs, raw)
         refuse_refs(done.value)
         return done.value

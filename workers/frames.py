@@ -97,13 +97,16 @@ class Frames:
             self._open(message)
         return None
 
-    def take(self, stream: int) -> bytes:
-        """Return the whole content of a stream that a message named, once. Raises ProtocolViolation."""
+    def take(self, stream: int) -> bytearray:
+        """Return the whole content of a stream that a message named, once. Raises ProtocolViolation.
+
+        It is the memory that it came in: a copy of half a gigabyte would hold up everybody else for a second.
+        """
         size, data = self._streams.pop(stream, (-1, bytearray()))
         if len(data) != size:
             msg = f"stream {stream} is not complete"
             raise ProtocolViolation(msg)
-        return bytes(data)
+        return data
 
     def _head(self) -> tuple[int, int] | None:
         """Return the kind of the next frame, and where it ends, if it is whole."""

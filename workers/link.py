@@ -107,7 +107,7 @@ class Link:
         while True:
             await handle(await self.receive())
 
-    def take(self, stream: int) -> bytes:
+    def take(self, stream: int) -> bytearray:
         """Return the whole content of a stream that a message named, once. Raises ProtocolViolation."""
         return self._frames.take(stream)
 
@@ -118,7 +118,7 @@ class Link:
         self._put(MESSAGE, dumped(order.to_wire()))
         await self._drain()
 
-    async def send_stream(self, data: bytes | memoryview | Sequence[bytes]) -> int:
+    async def send_stream(self, data: bytes | memoryview | Sequence[bytes | memoryview]) -> int:
         """Send bytes of any length, or pieces in order; returns the number by which the next message can name them."""
         pieces = [data] if isinstance(data, bytes | memoryview) else data
         stream = self._next_stream

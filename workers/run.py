@@ -629,7 +629,7 @@ class Run:
 
     # -- the end of a step --------------------------------------------------------------------
 
-    async def image(self, timeout: float, since: int) -> bytes:
+    async def image(self, timeout: float, since: int) -> bytearray:
         """Ask the guest for what changed since the checkpoint of that number (0: for everything).
 
         Raises GuestDied, ProtocolViolation.

@@ -34,7 +34,7 @@ def bundle_in_done(message: Done, link: Link) -> dict[str, str] | None:
     return message.display
 
 
-def _parsed(raw: bytes) -> dict[str, str]:
+def _parsed(raw: bytes | bytearray) -> dict[str, str]:
     try:
         data = json.loads(raw)
     except (ValueError, RecursionError):

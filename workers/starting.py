@@ -57,7 +57,7 @@ async def fresh_guest(
     return guest
 
 
-async def _restore(guest: Guest, content: Sequence[bytes]) -> None:
+async def _restore(guest: Guest, content: Sequence[bytes | memoryview]) -> None:
     try:
         stream = await guest.link.send_stream(content)
         await guest.link.send(Restore(stream=stream))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from time import thread_time
 
 import pytest
 
@@ -42,6 +43,31 @@ async def test_c2_values_of_any_size_are_stored_by_reference(talk: Talk) -> None
     assert result.value == "x" * 3_000_000
     root = await talk.client.execution(result.execution).tree()
     assert "$ref" in root.value["data"]
+    await talk.run("del _\nOut.clear()")
+
+
+async def test_c3_a_large_result_does_not_hold_up_the_loop_of_the_worker(talk: Talk) -> None:
+    raw = b'"' + b"x" * 80_000_000 + b'"'
+    begun = thread_time()
+    # What must not be done in one turn, in CPU seconds: they do not depend on who else runs.
+    assert len(bytes(bytearray(raw))) == len(raw)
+    assert (raw.find(b"$ref"), raw.find(b"\\u0024")) == (-1, -1)
+    at_once = thread_time() - begun
+    longest = 0.0
+
+    async def turns() -> None:
+        nonlocal longest
+        while True:
+            begun = thread_time()
+            await asyncio.sleep(0.001)
+            longest = max(longest, thread_time() - begun)
+
+    execution = await talk.submit("'x' * 80_000_000")
+    task = asyncio.create_task(turns())
+    async for _ in execution.events():
+        pass
+    task.cancel()
+    assert longest < at_once / 2
     await talk.run("del _\nOut.clear()")
 
 

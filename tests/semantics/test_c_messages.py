@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import tracemalloc
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 from pydantic import ValidationError
 
+from perdure.workers.frames import CHUNK, COUNTED, HEADER, MESSAGE, STREAM, Frames
 from perdure.workers.guest.orders import ORDERS, check
 from perdure.workers.guest.wire import WireError
 from perdure.workers.messages import FromGuest, ProtocolViolation
 from perdure.workers.orders import Order, Reply, Settled
-from perdure.workers.requests import check_text
+from perdure.workers.requests import PIECE, check_text
 
 
 @pytest.mark.parametrize(
@@ -66,14 +69,82 @@ def test_c1_only_what_is_set_is_sent_and_nothing_else_can_be() -> None:
         Settled(ok="perhaps")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
-    "raw", [b'{"a":', b"nope", b"[1,]", b'{"$ref":"blake3:00","size":1}', b'[{"\\u0024ref":"blake3:00","size":1}]']
-)
-def test_c3_a_large_value_is_looked_through_before_it_is_stored(raw: bytes) -> None:
+#: What is no JSON, and what names a blob, however that is written.
+REFUSED = [
+    *(
+        b'{"a":',
+        b"nope",
+        b"[1,]",
+        b"[NaN]",
+        b'"\\ud8"',
+        b'"\\x"',
+        b'"\x01"',
+        b'"\xff"',
+        b'"\xed\xa0\x80"',
+        b"[" * 100_000,
+    ),
+    *(b'{"$ref":"blake3:00","size":1}', b'[{"\\u0024ref":"blake3:00","size":1}]', b'[{"$\\u0072ef" \n :1}]'),
+    b'[{"a":"\\\\"},{"$ref":1}]',
+]
+TAKEN = [
+    *(b'"x"', b"[]", b'["\\ud800"]', b'"\\\\ud800"', b'"\\ud83d\\ude00\\ud800"', '"é"'.encode()),
+    *(b'{"a":"$ref"}', b'{"a\\"$ref":1}', b'{"$dict":[["$ref",1]]}', b'"\\"$ref\\": 1"'),
+]
+
+
+@pytest.mark.parametrize("raw", REFUSED)
+async def test_c3_a_large_value_is_looked_through_before_it_is_stored(raw: bytes) -> None:
     with pytest.raises(ProtocolViolation):
-        check_text(raw)
+        await check_text(raw)
 
 
-@pytest.mark.parametrize("raw", [b'"x"', b'["\\ud800"]', b'{"a":"$ref"}', b"[]"])
-def test_c3_what_only_looks_like_a_reference_is_a_value(raw: bytes) -> None:
-    check_text(raw)
+@pytest.mark.parametrize("raw", TAKEN)
+async def test_c3_what_only_looks_like_a_reference_is_a_value(raw: bytes) -> None:
+    await check_text(raw)
+
+
+@pytest.mark.parametrize("before", range(64 - 30, 64 + 3))
+async def test_c3_where_a_value_is_cut_to_be_looked_through_does_not_matter(
+    before: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("perdure.workers.requests.PIECE", 64)
+    await check_text(b'"' + b"x" * before + "é\\ud800".encode() + b"y" * 100 + b'"')
+    for key in (b"$ref", b"\\u0024\\u0072\\u0065\\u0066"):
+        with pytest.raises(ProtocolViolation, match="reference"):
+            await check_text(b'{"a":["' + b"x" * before + b'"],"' + key + b'":1}')
+
+
+async def test_c3_others_have_their_turn_while_a_large_value_is_looked_through() -> None:
+    size, turns = 64 << 20, 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(other())
+    await check_text(bytearray(b'"' + b"x" * size + b'"'))
+    task.cancel()
+    assert turns >= size // PIECE
+
+
+def test_c3_a_stream_is_handed_on_in_the_memory_that_it_came_in() -> None:
+    frames, number = Frames(), 0
+    size = 64 << 20
+
+    def feed(kind: int, payload: bytes) -> None:
+        nonlocal number
+        number += 1
+        frames.feed(HEADER.pack(len(payload) + COUNTED, kind, number, 0) + payload)
+        frames.next(0.0)
+
+    feed(MESSAGE, b'{"t":"stream","id":1,"size":%d}' % size)
+    for _ in range(size >> 19):
+        feed(CHUNK, STREAM.pack(1) + bytes(1 << 19))
+    tracemalloc.start()
+    try:
+        assert len(frames.take(1)) == size
+        assert tracemalloc.get_traced_memory()[1] < size // 2
+    finally:
+        tracemalloc.stop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -174,6 +175,20 @@ def test_an_import_reads_and_draws_beside_the_code_and_a_module_of_the_workspace
     live, again = twice(IMPORTS)
     assert again.calls[0]["args"] == live.calls[0]["args"]
     assert way
+
+
+def test_a_module_of_a_workspace_that_is_reached_by_a_link_is_code_too(tmp_path: Path) -> None:
+    code = """
+with open("mine.py", "w") as file:
+    file.write("import time; read = time.time_ns()")
+import mine
+mine.read
+"""
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "there")
+    with Host(folder=tempfile.TemporaryDirectory(dir=tmp_path / "link")) as host:
+        live = host.run(code)
+    assert live.entered == [["c", "main", 0, live.result, 1]]
 
 
 def test_an_import_shows_nothing_of_how_it_is_watched() -> None:

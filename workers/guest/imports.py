@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib.machinery import ModuleSpec
 from typing import TYPE_CHECKING, Any
@@ -20,15 +21,16 @@ if TYPE_CHECKING:
 
 __all__ = ["install"]
 
-#: Set by ``install``: the session's folder, and what has this thread read beside the code (1) or as the code (0).
-_workspace = ""
+#: Set by ``install``: the session's folder (as it is named, and where it is), and what has this thread read beside the
+#: code (1) or as the code (0).
+_workspace = ("", "")
 _beside: Callable[[int], int] = int
 
 
 def install(workspace: str, beside: Callable[[int], int]) -> None:
     """Watch imports from now on; ``beside`` switches this thread's clock, and returns how it was."""
     global _workspace, _beside
-    _workspace, _beside = workspace + "/", beside
+    _workspace, _beside = (f"{workspace}/", f"{os.path.realpath(workspace)}/"), beside
     if not any(isinstance(each, _Finder) for each in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
 

@@ -83,6 +83,37 @@ if numpy is not None:
         # The part of a page with which it begins.
         seen = "units" in step("import collections; collections.kept[-10] = 2.0; collections.kept.base[0] = 2.0")
         assert seen or checkpoints.verify(never) and step("y = 1; y")["missed"] == 1
+# A trial that is taken back: the next checkpoint adds to the one before it, and has all that changed since.
+def trial(code):
+    exec(compile(code, "<cell>", "exec"), vars(module))
+    told = watcher.take()
+    made = checkpoints.save(told, trial=True).data
+    checkpoints.take_back()
+    return told, made
+def after(told, code):
+    exec(compile(code, "<cell>", "exec"), vars(module))
+    more = watcher.take()
+    more.add(told)
+    return checkpoints.save(more).data
+step("rows = list(range(5000)); table = [[n] for n in range(5000)]")
+before = checkpoints.manifest()
+told, made = trial("rows.append(1); table[7].append(rows); new = {}")
+assert made["units"] and "new" in made["names"] and checkpoints.manifest() == before
+data = after(told, "x = 13")
+assert data["since"] == before["generation"] and {"new", "x"} == set(data["names"]), data
+assert data["units"].keys() >= made["units"].keys() - made["names"].keys() and data["pack"] < 20_000, data
+assert after(trial("x = 14")[0], "x = 15")["names"] == {"x": 15}
+told, made = trial("rows.append(3)")
+assert made["units"] and after(told, "x = 16")["units"].keys() == made["units"].keys()
+told, made = trial("rows.append(4)")
+assert "units" not in after(touched.Touched(), "x = 17"), "what the trial was told was not needed: this tests nothing"
+if numpy is not None and pages is not None:
+    step("data = numpy.zeros(100_000); x = 16")
+    told, made = trial("data[50_000] = 3.0")
+    assert made["pack"] < 70_000, made
+    data = after(told, "x = 17")
+    assert data["units"] and data["pack"] < 70_000, data
+    assert "units" not in after(trial("x = 18")[0], "x = 19")
 # The address of a state that is made anew each time is no identity: a value of the session may lie there next.
 step("import random")
 step("x = 5")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -148,3 +149,35 @@ def test_a_refused_end_changes_nothing(host: Host) -> None:
         offers += 1
         host.send({"t": "settled", "ok": False})
     assert (offers, message["value"], message["commits"]) == (3, True, 0), message["prevented"]
+
+
+@pytest.mark.parametrize("how", ["what would be lost", "a refusal"])
+def test_a_checkpoint_that_nobody_takes_does_not_make_the_next_one_whole(how: str) -> None:
+    with Host() as host:
+        host.run("large = list(range(100_000))")
+        first = checkpoint_of(host, 0)
+        assert first["since"] == 0
+        assert first["pack"] > 100_000
+        host.begin(
+            "g = (n for n in 'ab')\nlarge.append(1)\nx = 2\ndel g" if "lost" in how else "large.append(1)\nx = 2\nx",
+            steps=AT_EVERY_STATEMENT,
+        )
+        refused = 0
+        while (message := host.receive())["t"] != "done":
+            refused += 1
+            host.streams.take(message["stream"])
+            host.send({"t": "settled", "ok": False})
+        assert refused == (0 if "lost" in how else 2)
+        second = checkpoint_of(host, 1)
+        assert second["since"] == 1
+        assert second["names"].keys() >= {"x"}
+        assert 0 < second["pack"] < 50_000, "what was appended, and not all there is"
+
+
+def checkpoint_of(host: Host, since: int) -> dict[str, Any]:
+    """Return what a guest says has changed."""
+    host.send({"t": "checkpoint", "since": since})
+    content = bytes(host.streams.take(host.receive()["stream"]))
+    (size,) = LENGTH.unpack_from(content)
+    data: dict[str, Any] = json.loads(content[LENGTH.size : LENGTH.size + size])
+    return data

@@ -97,17 +97,23 @@ class Checkpoints:
         touched: Touched | None = None,
         *,
         strict: bool = False,
+        trial: bool = False,
         runtime: Mapping[str, Any] | None = None,
         texts: Mapping[str, str] | None = None,
     ) -> Delta:
         """Return what changed since the last checkpoint; never raises for what a value does.
 
         With `touched` None everything is looked at again; with `strict` too, and what changed although nothing said
-        that it could have is counted (`missed` in the data). `runtime` is state of the guest's own as JSON data, and
-        `texts` are long texts of it: they are stored with the namespace, and again only where they changed.
+        that it could have is counted (`missed` in the data). A `trial` can be taken back. `runtime` is state of the
+        guest's own as JSON data, and `texts` are long texts of it: they are stored with the namespace, and again only
+        where they changed.
         """
         with untraced(), self._watch.running():
-            return self._keeper.save(self._watch, touched, strict=strict, runtime=runtime, texts=texts)
+            return self._keeper.save(self._watch, touched, strict=strict, trial=trial, runtime=runtime, texts=texts)
+
+    def take_back(self) -> None:
+        """Have made no trial: the next checkpoint adds to the one before it, and is to be told all that was touched."""
+        self._keeper.take_back()
 
     def verify(self, stop: Callable[[], bool]) -> bool:
         """Look whether something large changed that the last checkpoint did not see; the next one then looks there.

@@ -106,6 +106,9 @@ class Guest:
         self.losses = Losses()
         #: The number of the checkpoint that the host has of this namespace.
         self._given = 0
+        #: What the last checkpoint was told that code touched, and what the next one is to be told besides.
+        self._looked_at: Touched | None = None
+        self._again: Touched | None = None
         #: The number of the checkpoint that was verified; one that there is not before the first.
         self._verified = 0
         #: Where the execution stood whose checkpoint this guest was restored from; None between executions.
@@ -127,7 +130,8 @@ class Guest:
         self.carried = Carried(self.executor, self.hub, self.family, self.namespace, self.sources)
         self.risks = Risks(self.executor, self.hub, self.threads, self.namespace, self.sources)
         self.steps = Steps(self.hub, self.risks)
-        self.steps.image, self.steps.settled = self._step_image, self._step_settled
+        self.steps.image = self._step_image
+        self.steps.settled, self.steps.refused = self._step_settled, self._step_refused
         self.executor.between = self.steps.between
         unraisable.install()
         module = sys.modules["perdure"] = self.calls.module()
@@ -311,21 +315,27 @@ class Guest:
             "merged": self._merged,
             "steps": self.steps.state(),
         }
-        send = self._image(progress)
+        send = self._image(progress, trial=True)
         users = [each for each in self.checkpoints.reports() if each.name not in ENGINE_INTERNALS]
         lose = list(self.losses.new(users, self.namespace.dict))
         if lose:
+            self._step_refused()
             return {}, lose
         return {"t": "step", "stream": send(), "statement": statement, "line": line}, ()
+
+    def _step_refused(self) -> None:
+        """Nobody has the checkpoint that was made last: what it would have added is for the next one."""
+        self.checkpoints.take_back()
+        self._again = self._looked_at
 
     def _step_settled(self) -> None:
         """The host has the checkpoint that was made last."""
         self._given = self.checkpoints.generation
 
-    def _image(self, progress: dict[str, Any] | None) -> Callable[[], int]:
+    def _image(self, progress: dict[str, Any] | None, *, trial: bool = False) -> Callable[[], int]:
         """Make a checkpoint of all that is carried over; sent as a stream when it is asked for.
 
-        One that is not sent, or not taken, makes the next one whole: the host has nothing that it could add to.
+        One that the host does not have makes the next one whole, unless it was a trial and is taken back.
         """
         with self._fenced():
             # None of it may be read after the hooks of the checkpoint ran.
@@ -338,7 +348,8 @@ class Guest:
                 # What changed unseen is stored then, and said.
                 strict = self.checkpoints.generation % self.limits.verify == self.limits.verify - 1
                 save = self.checkpoints.save
-                delta = context.run(save, self._touched(), strict=strict, runtime=runtime, texts=texts)
+                touched = self._touched()
+                delta = context.run(save, touched, strict=strict, trial=trial, runtime=runtime, texts=texts)
         data = json.dumps(delta.data, separators=(",", ":")).encode()
         return lambda: self.channel.send_stream(_LENGTH.pack(len(data)), data, *delta.chunks)
 
@@ -346,6 +357,9 @@ class Guest:
         """Return what code may have touched since the last checkpoint: everything, while something of it still runs."""
         touched = self.watcher.take()
         touched.everything |= self._runs()
+        if self._again is not None:
+            touched.add(self._again)
+        self._again, self._looked_at = None, touched
         return touched
 
     def _runs(self) -> bool:

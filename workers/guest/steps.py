@@ -45,6 +45,8 @@ class Steps:
         self.image: Callable[[int, int], tuple[Message, Iterable[Loss]]] = lambda _number, _line: ({}, ())
         #: Called when the host has settled a step.
         self.settled: Callable[[], None] = lambda: None
+        #: Called when it has not: the step goes on.
+        self.refused: Callable[[], None] = lambda: None
         self.commits = 0
         self.prevented: dict[str, int] = {}
         self._policy: dict[str, Any] | None = None
@@ -109,6 +111,8 @@ class Steps:
             self.settled()
             self.commits += 1
             self._recorded = 0
+        else:
+            self.refused()
 
     def _note(self, found: Iterable[tuple[str, int]]) -> None:
         for what, line in found:

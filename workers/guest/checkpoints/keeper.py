@@ -62,6 +62,9 @@ class Keeper:
         self._library = Library()
         self._known = Known()
         self._turn = 0
+        #: What was known before a trial, and what would be stored no more had it been none.
+        self._before: tuple[Known, set[int]] | None = None
+        self._retired: list[Record] = []
         #: Units that changed although nothing said that they could have.
         self._suspects: set[int] = set()
 
@@ -78,15 +81,19 @@ class Keeper:
         touched: Touched | None,
         *,
         strict: bool = False,
+        trial: bool = False,
         runtime: Mapping[str, Any] | None = None,
         texts: Mapping[str, str] | None = None,
     ) -> Delta:
         """Return what changed since the last checkpoint; with `touched` None, everything is looked at again.
 
-        With `strict` it is, too, and what changed although nothing said that it could have is counted.
-        `runtime` is state of the guest's own as JSON data, and `texts` long texts of it: they are stored with the
-        namespace, and only where they changed.
+        With `strict` it is, too, and what changed although nothing said that it could have is counted. A `trial` can be
+        taken back until the next checkpoint. `runtime` is state of the guest's own as JSON data, and `texts` long texts
+        of it: they are stored with the namespace, and only where they changed.
         """
+        self._settle()
+        if trial:
+            self._before = self._known.copy(), set(self._suspects)
         early = ambient.capture_early()
         known, live = self._known, dict(self._live())
         run = begin(known, self._namespace, self._protected, touched, strict=strict)
@@ -121,6 +128,30 @@ class Keeper:
         self._suspects |= verifying.run(watch, self._live())
         return not verifying.stopped
 
+    def take_back(self) -> None:
+        """Know again what was known before a trial: what it stored is nowhere, and the next one adds to the one before.
+
+        The caller has the next one look again at what this one looked at.
+        """
+        if self._before is None:
+            return
+        kept = {id(record) for record in self._known.records()}
+        (self._known, self._suspects), self._before, self._retired = self._before, None, []
+        for record in self._known.records():
+            # What was written to it was told to the trial, and will not be told again.
+            record.armed = record.armed and id(record) in kept
+        self._library = Library()
+        self._library.note(self._known.records())
+
+    def _settle(self) -> None:
+        """Let go of what nothing refers to since the last checkpoint."""
+        self._before = None
+        for record in self._retired:
+            record.retire()
+        self._retired = []
+        if self._library.crowded():
+            self._library.prune(self._known.records())
+
     def _due(self, run: Pass) -> set[int]:
         """Return the small units: they are looked at whether anything names them or not."""
         small = self._known.small - run.steady
@@ -154,10 +185,9 @@ class Keeper:
         tell("runtime", known.runtime, runtime, data)
         retired += tell_texts(known, self._library, texts, data)
         known.settle(run)
-        for record in retired:
-            record.retire()
-        if self._library.crowded():
-            self._library.prune([record for unit in known.units.values() for record in unit.records()])
+        self._retired = retired
+        if self._before is None:
+            self._settle()
         size = self._library.size
         if size:
             data["pack"] = size

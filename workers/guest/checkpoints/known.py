@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from copy import copy
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from .units import Root, Unit
@@ -78,6 +79,16 @@ class Known:
     marks: dict[str, Any] = field(default_factory=dict)
     peeks: dict[str, Any] = field(default_factory=dict)
 
+    def copy(self) -> Known:
+        """Return what is known now, whatever the next checkpoint makes of this; no byte is copied."""
+        same = copy(self)
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if isinstance(value, dict | set | list):
+                setattr(same, each.name, value.copy())
+        same.units = {number: unit.copy() for number, unit in self.units.items()}
+        return same
+
     def number(self) -> int:
         """Return a number that no root or unit has had."""
         number = self.next
@@ -98,6 +109,10 @@ class Known:
         self.small.discard(unit.number)
         for root in unit.roots:
             del self.unit_of[root.number]
+
+    def records(self) -> list[Record]:
+        """Return where the bytes of all units are."""
+        return [record for unit in self.units.values() for record in unit.records()]
 
     def follow(self, unit: int) -> list[int]:
         """Return the units that a unit refers to."""

@@ -50,6 +50,13 @@ class Touched:
         self.resumed = False
         """Whether something went on that had been started before."""
 
+    def add(self, earlier: Touched) -> None:
+        """Note what ran before, too."""
+        for name in ("names", "code", "closures", "inner"):
+            getattr(self, name).update(getattr(earlier, name))
+        self.everything |= earlier.everything
+        self.resumed |= earlier.resumed
+
     def adrift(self, known: Callable[[CodeKey], bool]) -> bool:
         """Return whether a closure ran that was made earlier, and that no variable is `known` to lead to.
 

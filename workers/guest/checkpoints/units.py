@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -75,6 +75,12 @@ class Unit:
     def small(self) -> bool:
         """Whether looking at it again costs next to nothing."""
         return not self.buffers and self.stream is not None and self.stream.size <= SMALL
+
+    def copy(self) -> Unit:
+        """Return the unit as it is now, whatever becomes of this one."""
+        same = replace(self, roots=[replace(root) for root in self.roots])
+        same.buffers, same.places, same.losses = list(self.buffers), dict(self.places), list(self.losses)
+        return same
 
     def records(self) -> list[Record]:
         """Return where all its bytes are."""

@@ -15,7 +15,7 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .checkpoints import image, rebuild
+from .checkpoints import image, rebuild, texts
 from .checkpoints.hooks import HOOK_SECONDS, Watch, hooks_running, untraced
 from .checkpoints.keeper import Keeper
 from .checkpoints.known import Delta
@@ -178,6 +178,7 @@ class Checkpoints:
             stream = getattr(sys, name, None)
             if stream is not None:
                 known[name] = stream
+        known.update(texts.loaded())
         known.update(self._more_live())
         return known
 

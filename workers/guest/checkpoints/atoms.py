@@ -13,6 +13,7 @@ import sys
 import types
 from typing import TYPE_CHECKING, Any, Final
 
+from . import texts
 from .definitions import importable
 
 if TYPE_CHECKING:
@@ -58,6 +59,9 @@ def _encode_float(value: float) -> Any:
 def _encode_text(value: str) -> Any:
     if len(value) > LONGEST:
         return MISSING
+    place = texts.place_of(value)
+    if place is not None:
+        return {"g": [*place, "str"]}
     if value.isascii():
         return value
     try:

@@ -11,7 +11,7 @@ import importlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from . import ambient, atoms, rebuild, report, sources
+from . import ambient, atoms, rebuild, report, sources, texts
 from .known import AMBIENT, FORMAT, unescaped
 from .lost import Lost, describe, place
 from .packs import holds
@@ -246,7 +246,8 @@ class Restoration:
         try:
             return self._live[pid]
         except KeyError:
-            return Lost(f"the live object {pid!r}", "nothing of this name is here")
+            text = texts.named(pid)
+            return text if text is not None else Lost(f"the live object {pid!r}", "nothing of this name is here")
 
     # -- bytes ----------------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ that are otherwise looked at every time: that is the part that can miss somethin
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import importlib.util
 import io
@@ -42,7 +43,7 @@ LENGTH = 50
 #: Every so many steps it is said how far it is.
 TOLD = 1000
 #: Every so many steps a checkpoint is made and taken back before the real one.
-TRIED = 5
+TRIED = 10
 #: Every so many steps the restored namespace takes the place of the one it came from.
 GO_ON = 7
 
@@ -79,6 +80,10 @@ def run(seed: int, steps: int, *, tier1: bool = False) -> int:  # noqa: PLR0915 
     source = PRELUDE
     watcher.begin()
     history = []
+    # Everything there is would be looked through again and again, for the few objects of one step.
+    gc.collect()
+    gc.freeze()
+    gc.disable()
     try:
         for step in range(steps):
             history.append(source)
@@ -129,6 +134,7 @@ def run(seed: int, steps: int, *, tier1: bool = False) -> int:  # noqa: PLR0915 
                 watcher.take()
             source = program.statement()
     finally:
+        gc.enable()
         sys.modules["__main__"] = main
         keeper.LOOKED_AT = looked_at
         host_packs.PAGE, host_packs.GAP = cuts

@@ -10,7 +10,9 @@ import functools
 import types
 from typing import Any
 
-ATOMS = (int, float, complex, bool, str, bytes, type(None), types.ModuleType, types.BuiltinFunctionType)
+ATOMS = frozenset({int, float, complex, bool, str, bytes, type(None), types.ModuleType, types.BuiltinFunctionType})
+#: What most long lists are of: written down at once.
+NUMBERS = ({int}, {float})
 
 
 def _hashes_alike(value: Any) -> bool:
@@ -74,7 +76,9 @@ class Drawing:
             for key, part in value.items():
                 self._say(self._of(key), ":", self._of(part), ",")
         elif isinstance(value, (list, collections.deque)):
-            self._say(",".join(map(self._of, value)))
+            kinds = set(map(type, value))
+            many = [f"{kinds.pop().__name__}s:{[*value]!r}"] if kinds in NUMBERS else map(self._of, value)
+            self._say(",".join(many))
         elif isinstance(value, (set, bytearray)):
             self._say(",".join(self._ordered(value)))
         elif kind is types.FunctionType:

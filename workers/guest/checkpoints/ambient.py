@@ -128,11 +128,16 @@ def _environment() -> tuple[dict[str, str], list[str]]:
 
 def apply_early(early: dict[str, Any]) -> list[str]:
     """Make the process as `early` says; return what could not be done, in words."""
-    os.environ.clear()
-    os.environ.update(birth.environ)
-    os.environ.update(early.get("environ", {}))
+    wanted = birth.environ | early.get("environ", {})
     for name in early.get("removed", []):
-        os.environ.pop(name, None)
+        wanted.pop(name, None)
+    # Only what differs: to set a variable is a call of the system's library, and an environment has many.
+    now = dict(os.environ)
+    for name in now.keys() - wanted.keys():
+        del os.environ[name]
+    for name, value in wanted.items():
+        if now.get(name) != value:
+            os.environ[name] = value
     path = early.get("path")
     if path is None:
         sys.path[:] = birth.path

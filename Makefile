@@ -47,8 +47,8 @@ fuzz: setup ## random programs, compared as graphs after every statement: a mill
 	$(BIN)/python -m tests.checkpoint.fuzz 1 1000000 $(ARGS)
 
 hammer: setup ## the store and commits, by thousands of kills, wake-ups and histories: an hour
-	PERDURE_KILLS=3000 PERDURE_ROUNDS=10000 PERDURE_HISTORIES=2000 PERDURE_COMMIT_KILLS=0 \
-	$(BIN)/python -m pytest tests/store tests/blobs tests/whole/test_commits.py $(ARGS)
+	PERDURE_KILLS=3000 PERDURE_ROUNDS=10000 PERDURE_HISTORIES=2000 PERDURE_COMMIT_KILLS=0 PERDURE_CUTS=1 \
+	$(BIN)/python -m pytest tests/store tests/blobs tests/whole/test_commits.py tests/checkpoint/test_torn.py $(ARGS)
 
 python: setup ## compare with CPython at length: restores between statements, its own tests, popular packages
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --group packages

@@ -82,6 +82,10 @@ class _Unit(_Model):
     sources: list[str] = []
     late: bool = False
 
+    def size(self) -> int:
+        """Return how many bytes its values have, as it says."""
+        return sum(root[4] for root in self.roots)
+
     def extents(self) -> Iterator[Extent]:
         yield from self.stream
         for _size, _readonly, extents in self.buffers:
@@ -186,6 +190,12 @@ class Composed:
         known = {**self.packs, **packs}
         for extent in _extents(delta):
             _check(extent, known)
+        for number, unit in delta.units.items():
+            # What it comes to when it is loaded: few bytes may stand for any number of them.
+            expanded = sum(length * (times[0] if times else 1) for _pack, _at, length, *times in unit.extents())
+            if expanded > unit.size():
+                msg = f"a checkpoint says that unit {number} has {unit.size()} bytes, and it comes to {expanded}"
+                raise ValueError(msg)
         if delta.since != self.generation:
             msg = f"a checkpoint adds to generation {delta.since}, and the last one is {self.generation}"
             raise ValueError(msg)

@@ -79,6 +79,9 @@ class Limits(_Settings):
     files: Annotated[int, Field(ge=16)] = 100_000
     #: Bytes in a workspace; counted likewise.
     workspace_bytes: Annotated[int, Field(ge=1 << 20)] = 16 << 30
+    #: Bytes that all variables have in a checkpoint: they cross to the worker and back in one piece, which it holds in
+    #: memory for a moment. More belongs into files, which are read in pieces.
+    namespace_bytes: Annotated[int, Field(ge=1 << 20, le=4 << 30)] = 4 << 30
     #: Seconds a guest may take to write its namespace.
     checkpoint_seconds: Annotated[float, Field(gt=0)] = 600.0
     #: Every so many checkpoints all of the namespace is looked at again, whatever code can have touched; 1 is always.

@@ -16,7 +16,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 #: Which servers tests may need, by marker: the variable that names one.
-_NEEDED = {"postgres": "PERDURE_TEST_PG", "server": "RESONATE_URL"}
+_NEEDED = {"postgres": "PERDURE_TEST_PG", "server": "RESONATE_URL", "bucket": "PERDURE_TEST_BUCKET"}
 _NOT_RUN = pytest.StashKey[int]()
 #: The same, as a process that runs a part of the tests tells the one that prints the summary.
 _TOLD = "perdure_not_run"
@@ -53,5 +53,5 @@ def pytest_testnodedown(node: Any) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     if missing := config.stash.get(_NOT_RUN, 0):
         terminalreporter.write_line(
-            f"{missing} tests not run: they need {' or '.join(_NEEDED.values())}, prepared as docs/postgres.md says"
+            f"{missing} tests not run: they need {' or '.join(_NEEDED.values())}, which docs/contributing.md explains"
         )

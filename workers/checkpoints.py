@@ -21,6 +21,7 @@ from perdure.engine.errors import PerdureError
 from perdure.engine.packs import INLINE, PAGE, compacted, cut, fetch, inline
 
 from . import workspace as workspaces
+from .guests import GuestDied
 from .messages import ProtocolViolation
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ CHAIN_ADDED = 4 << 20
 
 #: Counts the values that a checkpoint left as they were although they had changed: found since, and stored then.
 MISSED = "checkpoint.missed_mutations"
+
+_LARGE = "delete some, keep them in files of the workspace, or raise the limit"
 
 _LENGTH = struct.Struct(">I")
 
@@ -116,14 +119,20 @@ async def save(
     except (ValueError, KeyError, TypeError, RecursionError) as exc:
         msg = f"the guest sent a checkpoint that does not fit: {exc}"
         raise ProtocolViolation(msg) from None
-    tree, notes = await workspaces.snapshot(
-        folder,
-        blobs,
-        composed.workspace,
-        max_files=limits.files,
-        max_bytes=limits.workspace_bytes,
-        in_use=await asyncio.to_thread(_in_use, folder, run.guest.pid),
-    )
+    if (size := composed.size()) > limits.namespace_bytes:
+        raise GuestDied(await run.guest.exceed("namespace_bytes", f"its variables have {size} bytes: {_LARGE}"))
+    try:
+        tree, notes = await workspaces.snapshot(
+            folder,
+            blobs,
+            composed.workspace,
+            max_files=limits.files,
+            max_bytes=limits.workspace_bytes,
+            in_use=await asyncio.to_thread(_in_use, folder, run.guest.pid),
+        )
+    except workspaces.WorkspaceTooLarge as exc:
+        # No error of the outside: the code would fill it again, each time it is tried.
+        raise GuestDied(await run.guest.exceed(exc.limit, str(exc))) from None
     missed = data.get("missed")
     if missed:
         alarms = Counter() if alarms is None else alarms

@@ -25,6 +25,7 @@ __all__ = [
     "STREAM",
     "TEXT",
     "Frames",
+    "StreamTooLarge",
 ]
 
 #: The largest frame, all behind its length: large enough that framing costs nothing, small enough to be held twice.
@@ -51,6 +52,10 @@ NUMBERS: Final = (1 << 32) - 1
 STREAM: Final = struct.Struct(">I")
 MESSAGE, CHUNK, TEXT = 0, 1, 2
 _STREAMS: Final[dict[bytes, Literal["stdout", "stderr"]]] = {b"\x01": "stdout", b"\x02": "stderr"}
+
+
+class StreamTooLarge(ProtocolViolation):
+    """A guest has more to send than a stream may have."""
 
 
 class Frames:
@@ -159,6 +164,9 @@ class Frames:
             raise ProtocolViolation(msg)
 
     def _open(self, opened: StreamOpened) -> None:
+        if opened.size > MAX_STREAM:
+            msg = f"stream {opened.id} has {opened.size} bytes, and the most is {MAX_STREAM}"
+            raise StreamTooLarge(msg)
         total = opened.size + sum(size for size, _ in self._streams.values())
         if opened.id in self._streams or len(self._streams) >= MAX_STREAMS or total > MAX_STREAMED:
             msg = f"stream {opened.id} of {opened.size} bytes refused"

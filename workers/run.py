@@ -26,6 +26,7 @@ from perdure.engine.refs import INLINE_LIMIT, dumped, fetched, print_of
 from perdure.engine.settings import DEFAULT_LIMITS
 
 from .deliveries import Deliveries
+from .frames import StreamTooLarge
 from .guests import GuestDied
 from .link import LinkClosed
 from .messages import (
@@ -645,6 +646,8 @@ class Run:
                     return self.guest.link.take(got.result().stream)
             finally:
                 got.cancel()
+            if pump.done() and isinstance(exc := pump.exception(), StreamTooLarge):
+                raise GuestDied(await self.guest.exceed("namespace_bytes", f"its namespace is too large: {exc}"))
             if pump.done() and (exc := pump.exception()) is not None and not isinstance(exc, LinkClosed):
                 raise exc
             if self.guest.died.done() or pump.done():

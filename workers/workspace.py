@@ -55,6 +55,9 @@ _SPECIAL = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFBLK: "a 
 class WorkspaceTooLarge(PerdureError):
     """The workspace has more files or bytes than the session's limits allow."""
 
+    #: The name of the limit.
+    limit = ""
+
 
 async def snapshot(
     folder: Path,
@@ -125,7 +128,7 @@ class _Walk:
                 f"the workspace holds more than {self.max_bytes} bytes: remove files, "
                 "or raise the limit 'workspace_bytes'"
             )
-            raise WorkspaceTooLarge(msg)
+            raise _beyond("workspace_bytes", msg)
 
     def _enter(self, descriptor: int, prefix: str, depth: int) -> None:
         with os.scandir(descriptor) as listing:
@@ -135,7 +138,7 @@ class _Walk:
                         f"the workspace has more than {self.max_files} files and folders: remove some, "
                         "or raise the limit 'files'"
                     )
-                    raise WorkspaceTooLarge(msg)
+                    raise _beyond("files", msg)
                 path = prefix + _escaped(item.name)
                 try:
                     info = os.stat(item.name, dir_fd=descriptor, follow_symlinks=False)
@@ -175,6 +178,12 @@ class _Walk:
         else:
             self.to_read.append(path)
         self.entries[path] = entry
+
+
+def _beyond(limit: str, message: str) -> WorkspaceTooLarge:
+    problem = WorkspaceTooLarge(message)
+    problem.limit = limit
+    return problem
 
 
 def _file_entry(info: os.stat_result) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import uuid
 from pathlib import Path
 
 import pytest
@@ -19,10 +20,12 @@ def reference(data: bytes) -> str:
     return f"blake3:{blake3(data).hexdigest()}"
 
 
-@pytest.fixture(params=["folder", "memory", "local"])
+@pytest.fixture(params=["folder", "memory", "local", pytest.param("bucket", marks=pytest.mark.bucket)])
 def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> BlobStore:
     if request.param == "folder":
         return open_blobs(tmp_path / "blobs")
+    if request.param == "bucket":
+        return open_blobs(f"{os.environ['PERDURE_TEST_BUCKET']}/{uuid.uuid4().hex}")
     if request.param == "memory":
         return ObjectBlobs(MemoryStore(), "memory")
     return ObjectBlobs(LocalStore(tmp_path / "bucket", mkdir=True), "local")

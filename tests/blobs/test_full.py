@@ -11,6 +11,7 @@ import pytest
 
 from perdure.capabilities import capability
 from perdure.engine import Client, blobs_folder
+from perdure.workers import executions
 
 
 @pytest.mark.slow
@@ -36,6 +37,7 @@ async def test_a_commit_that_cannot_be_written_is_made_again(
         paid.append(cents)
         return len(paid)
 
+    monkeypatch.setattr(executions, "BACK_OFF", 0.1)
     home: Any = blobs_folder if where == "write_all" else os
     write = getattr(home, where)
 

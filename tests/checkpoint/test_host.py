@@ -84,6 +84,7 @@ HOSTILE = {
     "another pack": delta(units={"2": unit(stream=[[7, 0, 1]])}),
     "an extent of two numbers": delta(units={"2": unit(stream=[[1, 0]])}),
     "more times than memory": delta(units={"2": unit(stream=[[1, 0, 10, 1 << 60]])}),
+    "more than it says": delta(units={"2": unit(stream=[[1, 0, 10, 1000]])}),
     "a buffer elsewhere": delta(units={"2": unit(buffers=[[10, False, [[1, 8, 10]]]])}),
     "a text elsewhere": delta(texts={"text:x": [[2, 0, 1]]}),
     "an order of other names": delta(order=["b"]),
@@ -115,3 +116,23 @@ async def test_several_are_restored_at_once(tmp_path: Path) -> None:
     async with Client.open(tmp_path / "state") as client:
         found = await asyncio.gather(*(run(client, f"s{n}", look) for n in range(5)))
         assert found == [(True, True)] * 5
+
+
+async def test_one_checkpoint_is_restored_twice_at_once(tmp_path: Path) -> None:
+    code = "answer = ask('which?'); big.append(answer); hash(big[0]) == digest, alias is big, big[1:], open('f').read()"
+    async with Client.open(tmp_path / "state") as client:
+        session = await client.session("s", grants=["ask"])
+        make = "import os; big = [os.urandom(300_000)]; digest = hash(big[0]); alias = big; open('f', 'w').write('x')"
+        assert (await (await session.submit(make)).result()).status == "ok"
+        asking = await session.submit(code)
+        async with asyncio.timeout(30):
+            while not (pending := await client.pending()):
+                await asyncio.sleep(0.01)
+        forks = await asyncio.gather(
+            *(session.fork(at=pending[0].id, answer=f"a{n}", name=f"fork{n}") for n in range(3))
+        )
+        executions = [await fork.last() for fork in forks]
+        found = [(await execution.result()).value for execution in executions if execution is not None]
+        assert found == [(True, True, [f"a{n}"], "x") for n in range(3)], "and none sees what another did"
+        await client.answer(pending[0].id, "own")
+        assert (await asking.result()).value == (True, True, ["own"], "x")

@@ -66,14 +66,6 @@ SINGLE = [
     Case("calls_in_order", "redelivered", (("1 call main.1 answer recorded", 1, "redeliver"),)),
     Case("calls_in_order", "guest stopped", (("1 call main.1 delivering", 1, "stop guest"),)),
     Case("calls_in_order", "worker stopped", (("1 call main.0 start recorded", 1, "stop"),), workers=2, elsewhere=True),
-    # Two attempts in two processes, whose guests write the same file in workspaces of their own.
-    Case(
-        "a_file_written_between_calls",
-        "worker stopped",
-        (("1 call main.2 delivering", 1, "stop"),),
-        workers=2,
-        elsewhere=True,
-    ),
     Case("calls_in_order", "worker stopped", (("1 call main.1 delivering", 1, "stop"),), workers=2),
     Case(
         "a_handler_past_the_lease",

@@ -17,6 +17,7 @@ import pytest
 from perdure.engine import Client, blobs_folder
 from perdure.engine.blobs import BlobsUnavailable
 from perdure.engine.upkeep import check
+from perdure.workers import executions
 from perdure.workers.executions import Executions
 
 from .kit import World, kill_guests, opened, outcome
@@ -69,7 +70,8 @@ async def test_a_checkpoint_damaged_in_the_middle_of_a_step_ends_it_for_good(tmp
 async def test_a_recorded_reply_that_is_gone_ends_the_replay_for_good(tmp_path: Path) -> None:
     state, world = tmp_path / "state", World(tmp_path)
     async with opened(state, world) as client:
-        code = "n = len(look('x' * 300_000)); import time; time.sleep(60)"
+        # It computes: what sleeps is parked, and looks at its reply only when it wakes.
+        code = "n = len(look('x' * 300_000))\nwhile True: pass"
         session = await client.session("s", grants=["look"])
         execution = await session.submit(code)
         async with asyncio.timeout(30):
@@ -105,6 +107,7 @@ async def test_a_blob_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.Mo
     async with opened(state) as client:
         assert (await outcome(client, "s", BEFORE)).status == "ok"
     (path,) = stored(state)
+    monkeypatch.setattr(executions, "BACK_OFF", 0.1)
     read, refused = Path.read_bytes, 2
 
     def failing(self: Path) -> bytes:
@@ -136,6 +139,7 @@ async def test_blobs_that_are_not_mounted_are_waited_for(tmp_path: Path, monkeyp
         refused.set()
         return await given_back(self, attempt, problem)
 
+    monkeypatch.setattr(executions, "BACK_OFF", 0.1)
     monkeypatch.setattr(Executions, "_given_back", giving_back)
     async with opened(state) as client, asyncio.timeout(40):
         waiting = asyncio.create_task(outcome(client, "s", "n, len(big)"))

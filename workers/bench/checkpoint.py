@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from perdure.engine.bench.yardstick import Rows, row
 __all__ = ["bench_checkpoint"]
 
 _MEASURE = Path(__file__).with_name("checkpoint_process.py")
+_PEERS = Path(__file__).with_name("checkpoint_peers.py")
 _GUEST = Path(__file__).parents[1] / "guest"
 
 #: What is measured: the case, what it is held against, and the bar.
@@ -44,7 +46,10 @@ _BYTES = (
 
 
 async def bench_checkpoint(folder: Path) -> Rows:
-    """Changes in a namespace of 0.5 GB, and restores of it, against full dumps and dill."""
+    """Changes in a namespace of 0.5 GB, and restores of it, against full dumps, dill and Kishu.
+
+    `PERDURE_PEERS` may name the Python of an environment that holds them.
+    """
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-I", str(_MEASURE), str(_GUEST), str(folder), stdout=asyncio.subprocess.PIPE
     )
@@ -60,13 +65,31 @@ async def bench_checkpoint(folder: Path) -> Rows:
         _said(f"{case}: bytes written", f"{sizes[case]} of {sizes['full']}", f"<= {most} {beside}".strip())
         for case, most, beside in _BYTES
     ]
-    if "dill" in times:
-        rows.append(row("a small change, dill", times["dill"], "full", times["full"], ""))
-    else:
-        rows.append(_said("a small change, dill", "not installed", ""))
-    # It follows the cells of a Jupyter kernel, and this namespace is none.
-    rows.append(_said("a small change, kishu", "not measured", ""))
+    for system in ("cloudpickle", "dill", "kishu"):
+        rows += await _peer(system, folder, times["small"], times["element"])
     return rows
+
+
+async def _peer(system: str, folder: Path, small: float, element: float) -> Rows:
+    """Return the rows of another system on the same namespace, which is held against ours."""
+    own = folder / system
+    own.mkdir()
+    process = await asyncio.create_subprocess_exec(
+        *(os.environ.get("PERDURE_PEERS", sys.executable), str(_PEERS), system, str(own)),
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, cwd=own,
+        env={**os.environ, "HOME": str(own), "KISHU_PATH_ROOT": str(own)},
+    )  # fmt: skip
+    output, problem = await process.communicate()
+    what = f"a small change, {system}"
+    if process.returncode:
+        return [_said(what, f"failed: {problem.decode(errors='replace').strip().splitlines()[-1:]}", "")]
+    found = json.loads(output.splitlines()[-1])
+    if found is None:
+        return [_said(what, "not installed", "")]
+    return [
+        row(what, found["small"], "ours", small, ""),
+        row(f"8 bytes in 200 MB, {system}", found["element"], "ours", element, ""),
+    ]
 
 
 def _said(what: str, value: str, bar: str) -> dict[str, Any]:

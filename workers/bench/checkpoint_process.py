@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import importlib
 import importlib.util
-import io
 import json
 import os
 import pickle
@@ -14,7 +13,6 @@ import statistics
 import sys
 import time
 import types
-from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
@@ -173,11 +171,6 @@ class Measure:
             loaded = pickle.load(file)  # noqa: S301 - made two lines above
             self.seconds["pickle.load"] = time.perf_counter() - began
         del loaded
-        with suppress(ImportError), redirect_stdout(io.StringIO()):
-            dill: Any = importlib.import_module("dill")
-            began = time.perf_counter()
-            self.disk.file([dill.dumps(values, protocol=5)])
-            self.seconds["dill"] = time.perf_counter() - began
 
     def restores(self, manifest: dict[str, Any], packs: dict[int, bytes]) -> None:
         storage = importlib.import_module("_perdure_guest.checkpoints.storage").Storage

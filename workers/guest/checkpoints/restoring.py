@@ -315,6 +315,8 @@ class Restoration:
             status, why, where = losses.get(name, ("kept", "", ""))
             if root in self._losses:
                 status, (why, where) = "lost", self._losses[root]
+            elif root is None and status == "kept" and type(self._namespace.get(name)) is Lost:
+                status, why = "lost", describe(self._namespace[name])[1]
             kind, size = self._described(name, root)
             self._loaded.reports.append(report.NameReport(name, kind, size, status, why, where))
 

@@ -1,0 +1,77 @@
+"""A library that is another one at the restore: what it has no more is lost by name, and everything else lives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .kit import Session
+
+FIRST = """
+class Kept:
+    def __init__(self): self.x = 1
+class Gone:
+    def __init__(self): self.x = 2
+class Stricter:
+    def __init__(self): self.x = 3
+def helper(): return 'first'
+def only(): return 'only'
+"""
+SECOND = """
+class Kept:
+    def __init__(self): self.x = 1
+    def more(self): return self.x + 10
+class Stricter:
+    def __setstate__(self, state): raise TypeError('it needs y since version 2')
+def helper(): return 'second'
+"""
+MAKE = """
+import sys; sys.path.insert(0, {folder!r})
+import library
+from library import helper, only
+a = [library.Kept()]; b = [library.Gone(), 5]; c = library.Stricter(); d = {{'plain': a}}; e = library.Kept
+def uses(): return library.helper()
+fine = [b'fine']; two = fine
+"""
+
+
+def made(session: Session, folder: Path) -> None:
+    folder.mkdir()
+    (folder / "library.py").write_text(FIRST)
+    report = session.run(MAKE.format(folder=str(folder))).dumped
+    assert {entry["status"] for entry in report.values()} == {"kept"}, report
+
+
+def change(folder: Path, text: str | None) -> None:
+    for cached in folder.glob("__pycache__/*"):
+        cached.unlink()
+    (folder / "library.py").unlink()
+    if text is not None:
+        (folder / "library.py").write_text(text)
+
+
+def test_a_library_that_changed_costs_what_it_has_no_more(session: Session, tmp_path: Path) -> None:
+    made(session, tmp_path / "libraries")
+    change(tmp_path / "libraries", SECOND)
+    report = session.run(
+        "assert a[0].more() == 11 and d['plain'] is a and e is library.Kept and uses() == helper() == 'second'\n"
+        "assert repr(b).startswith('<lost') and repr(c).startswith('<lost')\n"
+        "try: b[1]\nexcept RuntimeError as error: assert 'Gone' in str(error), error\nelse: assert False"
+    ).loaded
+    lost = {name: entry["why"] for name, entry in report.items() if entry["status"] == "lost"}
+    assert lost.keys() == {"b", "c", "only"}, report
+    assert "Gone" in lost["b"]
+    assert "it needs y since version 2" in lost["c"]
+    assert "only" in lost["only"]
+
+
+def test_a_library_that_is_missing_costs_what_needs_it_and_says_its_name(session: Session, tmp_path: Path) -> None:
+    made(session, tmp_path / "libraries")
+    change(tmp_path / "libraries", None)
+    report = session.run(
+        "assert repr(a).startswith('<lost') and d['plain'] is a and fine == [b'fine'] and two is fine"
+    ).loaded
+    lost = {name: entry["why"] for name, entry in report.items() if entry["status"] == "lost"}
+    assert lost.keys() == {"a", "b", "c", "e", "helper", "library", "only"}, report
+    assert all("library" in why for why in lost.values()), lost
+    again = session.run("assert repr(a).startswith('<lost') and two is fine")
+    assert again.loaded["a"]["status"] == "lost"

@@ -17,12 +17,19 @@ from perdure.engine.journal import Request
 from .messages import ProtocolViolation
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from perdure.engine.blobs import Data
 
     from .link import Link
-    from .messages import Call
+    from .messages import Call, Entered
 
-__all__ = ["check_text", "fingerprint", "refuse_refs", "request_of"]
+__all__ = ["check_entered", "check_text", "fingerprint", "refuse_refs", "request_of"]
+
+#: What may have entered a guest: a reply or the firing of a timer (its path, turns of the loop), readings of the clock
+#: (lane, window, then a value and how often it was given, one after another).
+_REPLY, _TIMER, _CLOCK = "r", "t", "c"
+_NAMED, _FIRST_READING = 3, 3
 
 _REFUSED = "a reference to a blob in a value of the guest"
 #: Bytes that are looked through before others of the loop have their turn: some milliseconds.
@@ -48,6 +55,32 @@ def request_of(call: Call, link: Link, after: int) -> Request:
         data = call.args or {}
     refuse_refs(data)
     return Request(call.path, call.name, data, fingerprint(call.name, data), call.line, after)
+
+
+def check_entered(entered: Entered, consumed: int, answered: Callable[[str], bool]) -> None:
+    """Check what a guest says has entered it, of which ``consumed`` are known: a replay could not feed it otherwise.
+
+    Raises ProtocolViolation.
+    """
+    if entered.at > consumed:
+        msg = f"deliveries {consumed} to {entered.at} were left out"
+        raise ProtocolViolation(msg)
+    for item in entered.items:
+        if not _is_delivery(item):
+            msg = f"a delivery that is none: {str(item)[:100]}"
+            raise ProtocolViolation(msg)
+    for item in entered.items[consumed - entered.at :]:
+        if item[0] == _REPLY and not answered(str(item[1])):
+            msg = f"it consumed a reply to {str(item[1])[:100]}, and was given none"
+            raise ProtocolViolation(msg)
+
+
+def _is_delivery(item: list[str | int | float]) -> bool:
+    kind, *rest = item or [""]
+    if kind in (_REPLY, _TIMER):
+        return len(item) == _NAMED and isinstance(item[1], str) and isinstance(item[2], int)
+    pairs = len(item) - _FIRST_READING
+    return kind == _CLOCK and pairs > 0 and pairs % 2 == 0 and all(isinstance(each, int) for each in rest)
 
 
 def fingerprint(name: str, data: Any) -> str:

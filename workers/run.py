@@ -45,7 +45,7 @@ from .messages import (
 )
 from .orders import Cancel, Execute, MakeCheckpoint, Settled
 from .recording import Recorder
-from .requests import request_of
+from .requests import check_entered, request_of
 from .showing import bundle_of_display
 from .totals import Totals
 from .waiting import Waiting
@@ -359,9 +359,13 @@ class Run:
 
     def _enter(self, entered: Entered | None) -> None:
         if entered is not None:
+            check_entered(entered, self.journal.consumed, self._is_answered)
             new = self.journal.enter({"at": entered.at, "items": entered.items})
             self._owed.difference_update(item[1] for item in new if item[0] == "r")
             self.recorder.enter(new)
+
+    def _is_answered(self, path: str) -> bool:
+        return path in self._paths and path not in self._running and path not in self.waiting.calls
 
     async def _shows(self, message: Written | Output | Display) -> None:
         if isinstance(message, Display):

@@ -828,9 +828,28 @@ def controls() -> dict[str, bool]:
     }
 
 
+def move_between_folders() -> None:
+    for name in ("one", "two"):
+        os.makedirs(name, exist_ok=True)
+    with open("one/file", "w") as file:
+        file.write("moved")
+    os.rename("one/file", "two/file")
+
+
+def truncate_its_own() -> None:
+    with open("long", "w") as file:
+        file.write("long")
+        file.truncate(2)
+    os.truncate("long", 0)
+
+
 def attempt(one: Attack) -> str:
+    return outcome(one.run)
+
+
+def outcome(attempted: Attempt) -> str:
     try:
-        one.run()
+        attempted()
     except OSError as problem:
         return errno.errorcode.get(problem.errno or 0, "OSError")
     except (Failed, ValueError) as problem:

@@ -7,15 +7,18 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from . import landlock_alone
 from .attacks import ATTACKS, FAKED, LONELY, REFUSED, SUCCEEDS, VARIES, Attack
 
 HERE = Path(__file__).parent
 DOCUMENT = HERE.parent.parent / "docs" / "security.md"
 BEGIN, END = "<!-- table: generated from a run -->", "<!-- end of table -->"
+BEGIN_LANDLOCK = "<!-- table of Landlock: generated from a run -->"
 
 EVERY: dict[str, Attack] = {**ATTACKS, **LONELY}
 MARKER = "marker-of-a-secret-that-no-guest-may-see"
@@ -33,9 +36,11 @@ class Battle:
 
     identity: str
     level: str
+    #: The version of Landlock that the kernel is made to have; 0: its own.
+    abi: int = 0
 
     def __str__(self) -> str:
-        return f"{self.identity}-{self.level}"
+        return f"{self.identity}-{self.level}" + (f"-landlock-{self.abi}" if self.abi else "")
 
 
 def battles() -> list[Battle]:
@@ -48,11 +53,16 @@ def battles() -> list[Battle]:
     return [*ordinary, *root] if os.getuid() == 0 else ordinary
 
 
+def older() -> list[Battle]:
+    """Hosts whose kernel has an older Landlock than this one, each version there is."""
+    return [Battle("ordinary", "core", abi) for abi in list(landlock_alone.versions())[:-1]]
+
+
 def fight(folder: Path) -> dict[Battle, dict[str, Any]]:
     """Run all of them at once, each in a process of its own, and return what each found."""
     found = {}
     with contextlib.ExitStack() as stack:
-        running = {battle: _start(folder / str(battle), battle) for battle in battles()}
+        running = {battle: _start(folder / str(battle), battle) for battle in (*battles(), *older())}
         for host in running.values():
             stack.enter_context(host)
             stack.callback(host.kill)
@@ -71,7 +81,7 @@ def _start(folder: Path, battle: Battle) -> subprocess.Popen[bytes]:
         needed = {Path(sys.base_prefix).resolve(), Path(sys.prefix).resolve(), HERE.parent.parent, folder}
         identity = [str(ORDINARY_UID), *map(str, sorted(needed))]
     return subprocess.Popen(
-        [sys.executable, str(HERE / "victim.py"), str(folder), battle.level, *identity],
+        [sys.executable, str(HERE / "victim.py"), str(folder), battle.level, str(battle.abi), *identity],
         env={**os.environ, "PERDURE_TEST_SECRET": MARKER},
         cwd="/",
         stdin=subprocess.DEVNULL,
@@ -97,26 +107,51 @@ def verdict(attack: Attack, level: str, outcome: str) -> str:
 
 def table(found: dict[Battle, dict[str, Any]]) -> str:
     """The attack list with what came of each, as the ordinary user."""
-    lines = ["| kind | attempt | `process` | `strict` | `strict` with namespaces |", "|---|---|---|---|---|"]
+    lines = [
+        "| kind | attempt | `process` | `strict` | the same, Landlock 1 to 6 | `strict` with namespaces |",
+        "|---|---|---|---|---|---|",
+    ]
     for name, attack in EVERY.items():
-        cells = [
+        process, core, full = (
             verdict(attack, level, found[Battle("ordinary", level)]["outcomes"][name])
             for level in ("process", "core", "full")
-        ]
+        )
+        cells = [process, core, _at_older(name, found), full]
         words = name.replace("_s_", "'s ").replace("_", " ")
         shown = [f"**{cell}**" if cell == SUCCEEDS else cell for cell in cells]
         lines.append(f"| {attack.kind} | {words} | {' | '.join(shown)} |")
     return "\n".join(lines)
 
 
-def documented() -> str:
-    """The table as the document has it."""
-    return DOCUMENT.read_text().partition(BEGIN)[2].partition(END)[0].strip()
+def _at_older(name: str, found: dict[Battle, dict[str, Any]]) -> str:
+    """What came of it under each older Landlock: one word, or one for each version."""
+    if name in LONELY:
+        return ""
+    attack = ATTACKS[name]
+    cells = {host.abi: verdict(attack, host.level, found[host]["outcomes"][name]) for host in older()}
+    alike = set(cells.values())
+    return alike.pop() if len(alike) == 1 else ", ".join(f"{abi}: {cell}" for abi, cell in cells.items())
 
 
-def document(found: dict[Battle, dict[str, Any]]) -> None:
-    """Put the table into the document."""
-    text = DOCUMENT.read_text()
-    before, _, rest = text.partition(BEGIN)
+def documented(begin: str = BEGIN) -> str:
+    """A table as the document has it."""
+    return DOCUMENT.read_text().partition(begin)[2].partition(END)[0].strip()
+
+
+def document(made: str, begin: str = BEGIN) -> None:
+    """Put a table into the document."""
+    before, _, rest = DOCUMENT.read_text().partition(begin)
     _, _, after = rest.partition(END)
-    DOCUMENT.write_text(f"{before}{BEGIN}\n{table(found)}\n{END}{after}")
+    DOCUMENT.write_text(f"{before}{begin}\n{made}\n{END}{after}")
+
+
+def main() -> None:
+    """Run everything, and put both tables into the document."""
+    with tempfile.TemporaryDirectory(prefix="perdure-battles-") as folder:
+        Path(folder).chmod(0o755)
+        document(table(fight(Path(folder).resolve())))
+    document(landlock_alone.table(landlock_alone.expected()), BEGIN_LANDLOCK)
+
+
+if __name__ == "__main__":
+    main()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 
 from perdure.workers import zygotes as zygotes_module
-from perdure.workers.guest import launch
+from perdure.workers.guest import launch, native_parts
 from perdure.workers.zygote import ZygoteGone
 from perdure.workers.zygotes import Kind
 
@@ -64,6 +65,38 @@ async def test_guests_share_a_zygote_and_nothing_random(tmp_path: Path, level: s
     assert seen["one"][:6] == seen["again"][:6]
     assert not set(seen["one"][:7]) & set(seen["other"][:7])
     assert seen["one"][7] == seen["other"][7], "one hash seed for all"
+
+
+COUNTS = """
+import asyncio, gc, json, sys
+class Mine:
+    pass
+mine, forever = Mine(), 1 << 30
+library = [asyncio.Task, asyncio.Task.__init__, json.dumps.__code__, json.dumps.__code__.co_names, json.__dict__]
+kept = [sys.getrefcount(each) > forever for each in library]
+import weakref
+gone = []
+weakref.finalize(mine, gone.append, 1)
+counted = sys.getrefcount(mine) < 10
+del mine
+import wave
+print(json.dumps([kept, counted, gone, sys.getrefcount(wave) > forever, gc.collect() >= 0]))
+"""
+
+
+@pytest.mark.skipif(native_parts.load("_forever") is None, reason="it was not compiled, and costs memory alone")
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="not known for this Python, and costs memory alone")
+async def test_guests_share_what_the_zygote_has_and_free_what_is_theirs(place: Place) -> None:
+    guest = await place.start(CORE)
+    # Half of what it is where every look at an object of the zygote writes to it.
+    assert own_memory(guest.pid) < 3.5e6
+    (seen,) = (await run(guest, COUNTS)).said()
+    assert seen == [[True] * 5, True, [1], False, True]
+
+
+def own_memory(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text("ascii").splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_Dirty:")) << 10
 
 
 async def test_a_package_that_cannot_be_preloaded_is_named_and_left_out(tmp_path: Path) -> None:

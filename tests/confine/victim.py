@@ -3,7 +3,8 @@
 It sets out what a host has (secrets, sockets, a sibling guest), starts real guests at one level, lets them run the
 attack list, looks at itself and its files for what was done to it, and prints all of it as JSON.
 
-Usage: victim.py FOLDER LEVEL [UID PATH...]   where LEVEL is process, core or full.
+Usage: victim.py FOLDER LEVEL ABI [UID PATH...]   where LEVEL is process, core or full, and ABI is the version of
+Landlock that the kernel is made to have (0: its own); with one, what has nothing to do with it is left out.
 """
 
 from __future__ import annotations
@@ -162,7 +163,20 @@ def _arrived(sock: socket.socket) -> bool:
         return bool(selector.select(0))
 
 
-async def attack_all(folder: Path, level: str) -> dict[str, Any]:
+OLDER = "say(moved=outcome(move_between_folders), truncated=outcome(truncate_its_own))"
+
+
+def become_older(abi: int) -> None:
+    """Have zygotes, and the guests they fork, find this version of Landlock."""
+    from perdure.workers.guest import launch
+
+    found = f"    from _perdure_guest import confine_landlock\n    confine_landlock.kernel_abi = lambda: {abi}\n"
+    first = '    load("_perdure_cloudpickle"'
+    assert first in launch._BOOT
+    launch._BOOT = launch._BOOT.replace(first, found + first)
+
+
+async def attack_all(folder: Path, level: str, abi: int) -> dict[str, Any]:
     """Let guests of one level loose on this host, started as a worker starts them."""
     import attacks  # type: ignore[import-not-found]
     from real import KINDS, SAY, Place, run  # type: ignore[import-not-found]
@@ -171,6 +185,8 @@ async def attack_all(folder: Path, level: str) -> dict[str, Any]:
     from perdure.workers.confine.host import protect_host
 
     protect_host()
+    if abi:
+        become_older(abi)
     scene = Scene(folder)
     small = Limits(memory_bytes=1 << 29, file_bytes=64 << 20, files=500, threads=64)
     place = Place(folder / "state", also_readable=(scene.library,))
@@ -180,15 +196,17 @@ async def attack_all(folder: Path, level: str) -> dict[str, Any]:
         sibling = await place.start(KINDS[level])
         targets = json.dumps(scene.targets(sibling.pid))
         guest = await place.start(KINDS[level], limits=small)
-        ran = await run(guest, source + RUNNER.format(targets=targets, names=list(attacks.ATTACKS), table="ATTACKS"))
+        everything = RUNNER.format(targets=targets, names=list(attacks.ATTACKS), table="ATTACKS")
+        ran = await run(guest, source + everything + OLDER)
         said = ran.said()
         result: dict[str, Any] = {
             "report": guest.isolation,
             "outcomes": dict(m["outcome"] for m in said if "outcome" in m),
             "controls": next((m["controls"] for m in said if "controls" in m), f"{ran.death}: {ran.printed[-2000:]}"),
+            "own": next((m for m in said if "moved" in m), {}),
             "survivors": 0,
         }
-        for name in attacks.LONELY:
+        for name in () if abi else attacks.LONELY:
             guest = await place.start(KINDS[level], limits=small)
             ran = await run(guest, source + RUNNER.format(targets=targets, names=[name], table="LONELY"))
             said = [m["outcome"][1] for m in ran.said() if "outcome" in m]
@@ -222,12 +240,12 @@ def _works_in(process: Path, workspace: Path) -> bool:
 
 
 def main() -> None:
-    folder, level, *identity = sys.argv[1:]
+    folder, level, abi, *identity = sys.argv[1:]
     if identity:
         uid, *needed = identity
         become_ordinary(int(uid), [Path(path) for path in needed])
     os.environ["HOME"] = folder
-    found = asyncio.run(attack_all(Path(folder), level))
+    found = asyncio.run(attack_all(Path(folder), level, int(abi)))
     # After whatever was logged.
     sys.stdout.write(f"\n{json.dumps(found)}\n")
 

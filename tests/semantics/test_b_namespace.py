@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.whole.kit import kill_guests
+from tests.whole.kit import bury_guests, kill_guests
 
 if TYPE_CHECKING:
     from .kit import Talk
@@ -83,7 +83,7 @@ async def test_b4_histories_move_for_values_and_survive_a_restore(talk: Talk) ->
         False,
     )
     await talk.run("'before the restore'")
-    kill_guests()
+    await bury_guests()
     result = await talk.run("_, _i, len(Out) > 2")
     assert not result.kept_guest
     assert result.value == ("before the restore", "'before the restore'", True)

@@ -10,6 +10,8 @@ from .kit import HIJACK, World, opened, outcome
 
 LOUD = "import os, struct\n"
 SAYS = HIJACK + "def say(**message): channel.send(message)\n"
+#: What it says has entered it, with a message that asks for nothing.
+ENTERED = "say(t='idle', waiting=[], timers=[], consumed=1, threads=1, entered={{'at': {at}, 'items': {items}}})\n"
 #: A call that no code made, by its name; ``look`` is granted.
 CALL = "say(t='call', path={path!r}, name={name!r}, args={{'what': 1}})\n"
 
@@ -64,6 +66,10 @@ async def test_closing_every_descriptor_ends_that_guest_only(tmp_path: Path) -> 
         pytest.param("say(t='done', status='ok')\n" * 2, id="two results"),
         pytest.param("say(t='ready', pid=1, python='3', protocol=1, isolation={})", id="beginning again"),
         pytest.param("say(t='checkpoint', stream=5)", id="a checkpoint that nobody asked for"),
+        pytest.param(ENTERED.format(at=7, items="[['t', 'main.0', 0]]"), id="deliveries with some left out"),
+        pytest.param(ENTERED.format(at=0, items="[[]]"), id="a delivery that is none"),
+        pytest.param(ENTERED.format(at=0, items="[['c', 0, 0, 1]]"), id="half a reading of the clock"),
+        pytest.param(ENTERED.format(at=0, items="[['r', 'main.7', 0]]"), id="a reply that it was not given"),
     ],
 )
 async def test_what_was_never_asked_cannot_be_said(tmp_path: Path, attack: str) -> None:

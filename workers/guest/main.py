@@ -139,6 +139,7 @@ class Guest:
         builtins.display = module.display = self.displays.display  # type: ignore[attr-defined]
         builtins.input = self.calls.input
         self.dropped.install()
+        self.watcher.know_runtime()
 
     def open(self) -> None:
         """Open what belongs to this address space and this process: before the confinement, which takes that right."""

@@ -24,6 +24,7 @@ from typing import Any, NoReturn
 from . import confine, confine_kernel, confine_namespaces, entropy, wallclock
 from . import main as guest
 from .confine import Beneath, ConfinementFailed
+from .sharing import share_for_good
 
 __all__ = ["main"]
 
@@ -73,6 +74,7 @@ class Zygote:
         # Loads a megabyte of constants, which each guest would hold for itself.
         sysconfig.get_paths()
         gc.collect()
+        share_for_good()
         gc.freeze()
         version = ".".join(map(str, sys.version_info[:3]))
         self._send(

@@ -78,6 +78,7 @@ class Watcher:
         # What the standard library generated for classes of the runtime: its file is "<string>", as that of what it
         # generates for the session. Kept, and told apart by identity: code of the session may equal it.
         self._generated: dict[int, types.CodeType] = {}
+        self._looked_at: list[str] = []
         #: Code of libraries and of the runtime, by identity; held, so that no address is given to another.
         self._foreign: dict[int, types.CodeType] = {}
         self._started: set[types.CodeType] = set()
@@ -94,11 +95,17 @@ class Watcher:
         self._libraries += (file,)
         self._foreign = {}
 
-    def begin(self) -> None:
-        """Start watching, unless others have taken every id there is."""
-        files, generated = _of_the_runtime()
+    def know_runtime(self) -> None:
+        """Look at the runtime's own modules: in a zygote, or each guest writes to the memory of all of them."""
+        self._looked_at = _modules_of_the_runtime()
+        files, generated = _of_the_runtime(self._looked_at)
         self._libraries += tuple(file for file in files if not file.startswith(self._libraries))
         self._generated = {id(code): code for code in generated}
+
+    def begin(self) -> None:
+        """Start watching, unless others have taken every id there is."""
+        if self._looked_at != _modules_of_the_runtime():
+            self.know_runtime()
         monitoring = sys.monitoring
         for number in _IDS:
             if monitoring.get_tool(number) is None:
@@ -205,16 +212,21 @@ def _names_of(code: types.CodeType) -> frozenset[str]:
     return frozenset(names)
 
 
-def _of_the_runtime() -> tuple[list[str], list[types.CodeType]]:
+def _modules_of_the_runtime() -> list[str]:
+    package = __name__.partition(".")[0]
+    return [name for name in list(sys.modules) if name == package or name.startswith(f"{package}.")]
+
+
+def _of_the_runtime(names: list[str]) -> tuple[list[str], list[types.CodeType]]:
     """Return the files of the runtime's modules, and what the methods that were generated for its classes run.
 
     Taken for the session's, their names (`data`, `values`, `size`) would touch its variables at every checkpoint.
     """
-    package = __name__.partition(".")[0]
     files: list[str] = []
     found: list[types.CodeType] = []
-    for name, module in list(sys.modules.items()):
-        if name.partition(".")[0] != package or not isinstance(module, types.ModuleType):
+    for name in names:
+        module = sys.modules.get(name)
+        if not isinstance(module, types.ModuleType):
             continue
         files.append(module.__file__ or "<unknown>")
         for kind in list(vars(module).values()):

@@ -10,6 +10,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from perdure.engine.durable import now_ms
 from perdure.engine.events import Imaged, Stored
 from perdure.engine.ids import cancel_id, step_id
@@ -17,6 +19,7 @@ from perdure.engine.records import ErrorInfo, Merged, Prevented, Result, Timings
 from perdure.engine.refs import stored, stored_raw
 
 from .checkpoints import save
+from .messages import ProtocolViolation
 from .requests import check_text, refuse_refs
 from .showing import bundle_in_done
 from .stopping import seconds_of
@@ -36,7 +39,7 @@ if TYPE_CHECKING:
     from .run import Run
     from .service import Services
 
-__all__ = ["Ending", "succeeded"]
+__all__ = ["Ending", "error_of", "succeeded"]
 
 
 @dataclass(slots=True)
@@ -90,7 +93,7 @@ class Ending:
     async def _told(self, run: Run, done: Done) -> dict[str, Any]:
         """Return what a result takes from what the guest said of its end."""
         stop = self.live.stop if done.status == "cancelled" else None
-        error = _error(done, f"in {self.attempt.id}, step {run.step}")
+        error = error_of(done, f"in {self.attempt.id}, step {run.step}")
         if stop == "timeout" and error is not None:
             text = f"it ran longer than {seconds_of(self.job):g} s (wall_seconds) and was stopped"
             error = error.model_copy(update={"type": "ExecutionTimeout", "message": text})
@@ -223,10 +226,15 @@ def succeeded(done: Done) -> bool:
     return done.status == "ok" or (done.status == "exit" and not done.code)
 
 
-def _error(done: Done, where: str) -> ErrorInfo | None:
+def error_of(done: Done, where: str) -> ErrorInfo | None:
+    """Return what the code raised, with where that was, if it raised. Raises ProtocolViolation."""
     if done.error is None:
         return None
-    error = ErrorInfo.model_validate(done.error)
+    try:
+        error = ErrorInfo.model_validate(done.error)
+    except ValidationError as exc:
+        msg = f"an error that is none: {exc.error_count()} of its parts are wrong"
+        raise ProtocolViolation(msg) from None
     return error.model_copy(update={"notes": (*error.notes, where)})
 
 

@@ -29,7 +29,8 @@ __all__ = ["check_entered", "check_text", "fingerprint", "refuse_refs", "request
 #: What may have entered a guest: a reply or the firing of a timer (its path, turns of the loop), readings of the clock
 #: (lane, window, then a value and how often it was given, one after another).
 _REPLY, _TIMER, _CLOCK = "r", "t", "c"
-_NAMED, _FIRST_READING = 3, 3
+#: Kind, path or lane, and turns or window: all of the first two.
+_NAMED = 3
 
 _REFUSED = "a reference to a blob in a value of the guest"
 #: Bytes that are looked through before others of the loop have their turn: some milliseconds.
@@ -46,15 +47,21 @@ _HALF_MAX = 4
 
 def request_of(call: Call, link: Link, after: int) -> Request:
     """Return a call of the guest as the journal knows it, asked after so many deliveries. Raises ProtocolViolation."""
-    if call.args_stream is not None:
-        data = json.loads(link.take(call.args_stream))
-        if not isinstance(data, dict):
-            msg = "arguments that are not an object"
-            raise ProtocolViolation(msg)
-    else:
-        data = call.args or {}
+    data = call.args or {} if call.args_stream is None else _arguments(link.take(call.args_stream))
     refuse_refs(data)
     return Request(call.path, call.name, data, fingerprint(call.name, data), call.line, after)
+
+
+def _arguments(raw: bytes) -> dict[str, Any]:
+    try:
+        data = json.loads(raw)
+    except (ValueError, RecursionError) as exc:
+        msg = f"arguments that are not JSON: {exc}"
+        raise ProtocolViolation(msg) from None
+    if not isinstance(data, dict):
+        msg = "arguments that are not an object"
+        raise ProtocolViolation(msg)
+    return data
 
 
 def check_entered(entered: Entered, consumed: int, answered: Callable[[str], bool]) -> None:
@@ -76,11 +83,12 @@ def check_entered(entered: Entered, consumed: int, answered: Callable[[str], boo
 
 
 def _is_delivery(item: list[str | int | float]) -> bool:
-    kind, *rest = item or [""]
-    if kind in (_REPLY, _TIMER):
-        return len(item) == _NAMED and isinstance(item[1], str) and isinstance(item[2], int)
-    pairs = len(item) - _FIRST_READING
-    return kind == _CLOCK and pairs > 0 and pairs % 2 == 0 and all(isinstance(each, int) for each in rest)
+    if len(item) < _NAMED or not isinstance(item[1], str) or not all(isinstance(each, int) for each in item[2:]):
+        return False
+    if item[0] in (_REPLY, _TIMER):
+        return len(item) == _NAMED
+    readings = len(item) - _NAMED
+    return item[0] == _CLOCK and readings > 0 and readings % 2 == 0
 
 
 def fingerprint(name: str, data: Any) -> str:

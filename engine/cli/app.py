@@ -274,7 +274,7 @@ def variables(session: str, state: State = DEFAULT_STATE, *, json: Json = False)
 
 
 @app.command()
-def worker(
+def worker(  # noqa: PLR0913 - one parameter an option
     grant: Grants = None,
     state: State = DEFAULT_STATE,
     url: Annotated[
@@ -291,11 +291,20 @@ def worker(
     preload: Annotated[
         list[str] | None, typer.Option(help="A package that guests find imported, such as numpy; more than one may be.")
     ] = None,
+    *,
+    kept_guests: Annotated[
+        int | None,
+        typer.Option(min=0, help="Guests kept alive between executions and while they wait; 16 if not said."),
+    ] = None,
+    kept_bytes: Annotated[
+        int | None, typer.Option(min=0, help="Bytes they may hold together; a quarter of the memory if not said.")
+    ] = None,
 ) -> None:
     """Run a worker until it is told to stop; --grant makes capabilities of your own known to it."""
     from .running import run_worker
 
-    _do(run_worker(state, grant or [], url, blobs, group, key, tuple(preload or ())))
+    kept = {"kept_guests": kept_guests, "kept_bytes": kept_bytes}
+    _do(run_worker(state, grant or [], url, blobs, group, key, tuple(preload or ()), **kept))
 
 
 @app.command()

@@ -116,8 +116,9 @@ async def run_worker(
     group: str,
     key: Path | None,
     preload: tuple[str, ...] = (),
+    **kept: int | None,
 ) -> None:
-    """Run a worker until it is told to stop."""
+    """Run a worker until it is told to stop; ``kept`` are settings of its kept guests, None where nothing was said."""
     hear_worker()
     _protect()
     reach_own_modules()
@@ -125,6 +126,7 @@ async def run_worker(
         substrate = Substrate.embedded(state, group=group)
     else:
         substrate = Substrate.remote(url, folder=state, blobs=blobs, group=group, key=key)
+    said = {name: value for name, value in kept.items() if value is not None}
     await importlib.import_module("perdure.workers.service").serve(
-        substrate, grants, WorkerSettings(group=group, preload=(*COMMON, *preload))
+        substrate, grants, WorkerSettings.model_validate({"group": group, "preload": (*COMMON, *preload), **said})
     )

@@ -409,6 +409,21 @@ def join_the_host_s_namespaces() -> None:
         call("setns", namespace.fileno(), 0)
 
 
+@attack("processes", process=REFUSED)
+def list_the_host_s_folder() -> None:
+    os.listdir(f"/proc/{TARGETS['host']}/cwd")
+
+
+@attack("processes")
+def signal_its_group() -> None:
+    os.kill(0, 0)
+
+
+@attack("processes")
+def change_the_host_s_scheduling() -> None:
+    os.sched_setscheduler(TARGETS["host"], os.SCHED_BATCH, os.sched_param(0))
+
+
 @attack("processes")
 def outlive_the_host() -> None:
     libc_call("prctl", 1, 0, 0, 0, 0)
@@ -484,6 +499,11 @@ def open_a_vsock() -> None:
 @attack("network", process=VARIES)
 def open_a_packet_socket() -> None:
     socket.socket(socket.AF_PACKET, socket.SOCK_RAW).close()
+
+
+@attack("network", process=VARIES)
+def use_the_kernel_s_ciphers() -> None:
+    socket.socket(38, socket.SOCK_SEQPACKET).close()
 
 
 @attack("network")
@@ -569,6 +589,26 @@ def make_a_message_queue() -> None:
 @attack("kernel", process=VARIES)
 def watch_with_fanotify() -> None:
     os.close(call("fanotify_init", 0x200, 0))
+
+
+@attack("files", process=VARIES)
+def open_a_device() -> None:
+    devices = ("/dev/kvm", "/dev/fuse", "/dev/net/tun", "/dev/mem", "/dev/kmsg")
+    for device in devices:
+        with contextlib.suppress(OSError):
+            os.close(os.open(device, os.O_RDWR))
+            return
+    raise Failed("none could be opened")
+
+
+@attack("kernel", process=VARIES)
+def read_the_kernel_s_log() -> None:
+    libc_call("klogctl", 3, ctypes.create_string_buffer(4096), 4096)
+
+
+@attack("kernel", process=REFUSED)
+def change_the_host_name() -> None:
+    socket.sethostname("evil")
 
 
 @attack("kernel", process=REFUSED)

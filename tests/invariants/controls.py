@@ -312,11 +312,12 @@ def a_stale_parked_guest_continued() -> None:
         async def any_version(self: Pool, session: str, execution: str, version: int) -> Parked | None:
             del version
             kept = self._kept.get(session)
-            if not isinstance(kept, Parked) or kept.run.execution != execution or not kept.run.guest.alive:
+            parked = kept.what if kept is not None else None
+            if not isinstance(parked, Parked) or parked.run.execution != execution or not parked.run.guest.alive:
                 return None
             del self._kept[session]
-            kept.run.guest.thaw()
-            return kept
+            parked.run.guest.thaw()
+            return parked
 
         return any_version
 

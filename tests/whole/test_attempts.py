@@ -24,7 +24,7 @@ async def test_a_kept_guest_serves_only_the_state_that_it_holds(
     async with opened(tmp_path / "state") as client:
         pool = client._worker._services.pool
         assert (await outcome(client, "s", "n = 1")).ok
-        stale = pool._kept.pop("s")
+        stale = pool._kept.pop("s").what
         with monkeypatch.context() as elsewhere:
             other = tmp_path / "other"
             other.mkdir()

@@ -65,10 +65,11 @@ async def test_closing_every_descriptor_ends_that_guest_only(tmp_path: Path) -> 
         pytest.param(CALL.format(path="main.7", name="look") * 2, id="one name for two calls"),
         pytest.param("say(t='done', status='ok')\n" * 2, id="two results"),
         pytest.param("say(t='ready', pid=1, python='3', protocol=1, isolation={})", id="beginning again"),
+        pytest.param("say(t='done', status='error', error={'type': [1]})", id="an error that is none"),
         pytest.param("say(t='checkpoint', stream=5)", id="a checkpoint that nobody asked for"),
         pytest.param(ENTERED.format(at=7, items="[['t', 'main.0', 0]]"), id="deliveries with some left out"),
         pytest.param(ENTERED.format(at=0, items="[[]]"), id="a delivery that is none"),
-        pytest.param(ENTERED.format(at=0, items="[['c', 0, 0, 1]]"), id="half a reading of the clock"),
+        pytest.param(ENTERED.format(at=0, items="[['c', 'main', 0, 1]]"), id="half a reading of the clock"),
         pytest.param(ENTERED.format(at=0, items="[['r', 'main.7', 0]]"), id="a reply that it was not given"),
     ],
 )

@@ -39,7 +39,39 @@ CASES = {
         "import os\nf = open('file', 'wb')\nos.unlink('file')\nf.write(b'x' * (20 << 20))\nf.flush()",
         "workspace_bytes",
     ),
+    "hard links": (
+        Limits(files=64),
+        "import os\nopen('one', 'w').close()\nfor n in range(500): os.link('one', f'link-{n}')",
+        "files",
+    ),
 }
+
+#: What nobody sees who looks from outside now and then: it is over before, or takes no room.
+UNSEEN_UNTIL_KEPT = {
+    "files": (Limits(files=64), "for n in range(500): open(f'file-{n}', 'w').close()", "files"),
+    "hard links to much": (
+        Limits(workspace_bytes=4 << 20),
+        "import os\nopen('one', 'wb').write(b'x' * (1 << 20))\nfor n in range(9): os.link('one', f'link-{n}')",
+        "workspace_bytes",
+    ),
+    "a sparse file": (Limits(workspace_bytes=4 << 20), "open('sparse', 'wb').truncate(1 << 40)", "workspace_bytes"),
+}
+
+
+@pytest.mark.parametrize("case", UNSEEN_UNTIL_KEPT)
+async def test_what_is_too_much_to_be_kept_ends_it_and_is_not_tried_again(tmp_path: Path, case: str) -> None:
+    limits, code, name = UNSEEN_UNTIL_KEPT[case]
+    limits = limits.model_copy(update={"file_bytes": 1 << 42})
+    async with opened(tmp_path / "state") as client:
+        await client.session("greedy", limits=limits)
+        assert (await outcome(client, "greedy", "kept = 5")).status == "ok"
+        result = await outcome(client, "greedy", f"{code}\nkept = 6")
+        assert (result.status, result.attempts) == ("crashed", 1), result
+        assert result.error is not None
+        assert result.error.type == "LimitExceeded"
+        assert f"the limit {name} " in result.error.message
+        after = await outcome(client, "greedy", "import os; kept, os.listdir()")
+        assert after.value == (5, []), after
 
 
 @pytest.mark.parametrize("case", CASES)

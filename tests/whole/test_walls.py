@@ -91,10 +91,11 @@ async def test_a_session_has_its_own_interpreter(tmp_path: Path) -> None:
         assert (result.status, result.error and result.error.type) == ("refused", "InterpreterUnusable")
 
 
-def worker(state: Path, temporary: Path) -> subprocess.Popen[bytes]:
+def worker(state: Path, temporary: Path, *more: str) -> subprocess.Popen[bytes]:
     paths = os.pathsep.join([str(ROOT), str(ROOT / "deploy" / "dev")])
+    command = [sys.executable, "-c", "from perdure.engine.cli import main; main()", "worker", "--state", str(state)]
     return subprocess.Popen(
-        [sys.executable, "-c", "from perdure.engine.cli import main; main()", "worker", "--state", str(state)],
+        [*command, *more],
         env={**os.environ, "PYTHONPATH": paths, "TMPDIR": str(temporary)},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,

@@ -9,11 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from perdure.engine.refs import dumped
 from perdure.workers import frames
 from perdure.workers import link as link_module
 from perdure.workers.frames import COUNTED, HEADER, MAX_FRAME, MAX_STREAM, MAX_STREAMS, Frames
 from perdure.workers.link import Link, LinkClosed
-from perdure.workers.messages import Output, ProtocolViolation, Written
+from perdure.workers.messages import Call, Output, ProtocolViolation, Written
+from perdure.workers.requests import request_of
 
 WRITE = {"t": "output", "stream": "stdout", "text": "hello"}
 
@@ -107,6 +109,50 @@ async def test_a_message_is_heard_however_it_is_cut() -> None:
 async def test_what_no_guest_says_ends_it(said: bytes) -> None:
     with pytest.raises(ProtocolViolation):
         await hear(said)
+
+
+ODD = {
+    "a number of 5,000 digits": b"9" * 5000,
+    "a float of 400 digits": b"9" * 400 + b".0",
+    "not a number": b"NaN",
+    "a number beyond all": b"1e999",
+    "half a character": b'"\\ud800"',
+    "no UTF-8": b'"\xff"',
+    "a zero byte": b'"\\u0000"',
+    "one name twice": b'1, "what": 2',
+    "a tag around nonsense": b'{"$int": {"a": [1]}}',
+    "deep": b"[" * 2000 + b"]" * 2000,
+    "deeper": b"[" * 100_000 + b"]" * 100_000,
+    "no JSON": b"x",
+    "no object": b'1}, {"a": 1',
+}
+
+
+@pytest.mark.parametrize("way", ["in the message", "as a stream"])
+@pytest.mark.parametrize("odd", ODD)
+async def test_odd_arguments_are_refused_or_data_and_nothing_else_happens(odd: str, way: str) -> None:
+    args = b'{"what": ' + ODD[odd] + b"}"
+    if way == "as a stream":
+        asks = message(t="call", path="main.0", name="look", args_stream=1)
+        said = message(t="stream", id=1, size=len(args)) + chunk(1, args) + asks
+    else:
+        said = frame(0, b'{"t":"call","path":"main.0","name":"look","args":' + args + b"}")
+    ours, theirs = socket.socketpair()
+    link = await Link.over(ours)
+    theirs.setblocking(False)
+    sending = asyncio.create_task(asyncio.get_running_loop().sock_sendall(theirs, numbered(said)))
+    try:
+        heard = await link.receive()
+        assert isinstance(heard, Call)
+        # What is recorded of it, shown of it and compared with on a replay.
+        request = request_of(heard, link, 0)
+        assert (len(request.print), str(request)[:5], dumped(request.data)[:1]) == (32, "look(", b"{")
+    except ProtocolViolation:
+        pass
+    finally:
+        await sending
+        theirs.close()
+        link.close()
 
 
 @pytest.mark.parametrize("said", [b"", b"\0\0", frame(0, b"{", 100)])

@@ -52,7 +52,7 @@ def request_of(call: Call, link: Link, after: int) -> Request:
     return Request(call.path, call.name, data, fingerprint(call.name, data), call.line, after)
 
 
-def _arguments(raw: bytes) -> dict[str, Any]:
+def _arguments(raw: bytes | bytearray) -> dict[str, Any]:
     try:
         data = json.loads(raw)
     except (ValueError, RecursionError) as exc:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from .guest.ends import NOTE_AT, own_signal
 from .identity import identity_of
 from .link import Link, LinkClosed
-from .messages import ProtocolViolation, Ready
+from .messages import PROTOCOL, ProtocolViolation, Ready
 from .orders import Start
 from .zygote import STATUS_TIMEOUT, UNKNOWN, ZygoteGone
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from .checkpoints import Held
+    from .orders import Config
     from .zygote import Forked, Zygote
 
 __all__ = ["Death", "Guest", "GuestDied", "GuestFailed", "WorkspaceLock", "WorkspaceTaken"]
@@ -199,9 +200,9 @@ class Guest:
         loop.add_reader(guest.pidfd, guest._gone)
         return guest
 
-    async def begin(self, config: dict[str, Any], lock: WorkspaceLock) -> None:
+    async def begin(self, config: Config, lock: WorkspaceLock) -> None:
         """Give it a session and wait until it is confined to that. Raises GuestFailed, ZygoteGone; it is dead then."""
-        self.session = config["session"]
+        self.session = config.session
         lock.held_by(self.pid)
         self._lock = lock.path
         handover, self.handover = self.handover, None
@@ -236,10 +237,18 @@ class Guest:
             await self.kill("it spoke before it was ready")
             msg = f"a guest began with a message of type {ready.t}"
             raise GuestFailed(msg)
+        if ready.protocol != PROTOCOL:
+            # A zygote that another version of this package started, or half of an update.
+            await self.kill("it speaks another version of the protocol")
+            msg = (
+                f"a guest speaks version {ready.protocol} of the protocol and this worker version {PROTOCOL}: "
+                "start the worker again, with one version of perdure installed"
+            )
+            raise GuestFailed(msg)
         self.isolation, self.python = ready.isolation, ready.python
 
     @classmethod
-    async def start(cls, config: dict[str, Any], lock: WorkspaceLock, zygote: Zygote) -> Guest:
+    async def start(cls, config: Config, lock: WorkspaceLock, zygote: Zygote) -> Guest:
         """Fork a guest for a session that is there. Raises GuestFailed, ZygoteGone."""
         guest = await cls.fork(zygote)
         await guest.begin(config, lock)

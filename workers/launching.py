@@ -9,6 +9,7 @@ from perdure.engine.sessions import seed_of
 
 from .confine.policy import Limits
 from .guest.ends import LOCK
+from .orders import Config
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,19 +29,19 @@ PROCESSES = 8
 
 def guest_config(
     settings: SessionSettings, session: str, workspace: Path, grants: list[dict[str, Any]], source: Source
-) -> dict[str, Any]:
+) -> Config:
     """Return the ``config`` of a ``start`` message (docs/design.md)."""
     policy = _policy(settings, workspace, source)
-    return {
-        "session": session,
-        "incarnation": settings.incarnation,
-        "seed": seed_of(settings.birth or settings.incarnation),
-        "grants": grants,
-        "limits": settings.limits.model_dump(mode="json"),
-        "isolation": policy.to_wire(),
-        "may_fork": policy.may_fork,
-        "workspace": str(workspace),
-    }
+    return Config(
+        session=session,
+        incarnation=settings.incarnation,
+        seed=seed_of(settings.birth or settings.incarnation),
+        grants=grants,
+        limits=settings.limits,
+        isolation=policy.to_wire(),
+        may_fork=policy.may_fork,
+        workspace=str(workspace),
+    )
 
 
 def _policy(settings: SessionSettings, workspace: Path, source: Source) -> Policy:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from perdure.engine.records import Mode
 
 __all__ = [
+    "PROTOCOL",
     "Abandon",
     "Call",
     "Checkpoint",
@@ -30,6 +31,8 @@ __all__ = [
     "parse",
 ]
 
+#: The version of the messages of both directions; what a guest says it speaks (guest/main.py) must be the same.
+PROTOCOL: Final = 2
 #: A path grows by two characters a generation of tasks; no honest program comes near this.
 MAX_PATH = 4096
 #: Deliveries reported at once: the guest reports at every message, so there are few.

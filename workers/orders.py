@@ -9,8 +9,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, InstanceOf
 
+from perdure.engine.settings import Limits
+
 __all__ = [
     "Cancel",
+    "Config",
     "Execute",
     "MakeCheckpoint",
     "OpenStream",
@@ -35,11 +38,31 @@ class _Order(BaseModel):
         return {"t": self.t, **{name: getattr(self, name) for name in self.model_fields_set}}  # type: ignore[attr-defined]
 
 
+class Config(BaseModel):
+    """All that a guest is told of its session, checked where it is made: a guest takes what it is given."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    session: Annotated[str, Field(min_length=1)]
+    incarnation: str
+    seed: int
+    grants: list[dict[str, Any]]
+    limits: Limits
+    isolation: dict[str, Any]
+    may_fork: bool
+    #: An absolute path.
+    workspace: Annotated[str, Field(pattern=r"^/")]
+
+
 class Start(_Order):
     """Once, first: who the guest is."""
 
     t: Literal["start"] = "start"
-    config: dict[str, Any]
+    config: Config
+
+    def to_wire(self) -> dict[str, Any]:
+        """Return the message, its configuration as plain data."""
+        return {"t": self.t, "config": self.config.model_dump(mode="json")}
 
 
 class OpenStream(_Order):

@@ -110,6 +110,14 @@ async def test_a3_background_tasks_advance_only_while_the_code_awaits(talk: Talk
     await talk.run("ticking.cancel()")
 
 
+async def test_a3_what_a_task_of_an_earlier_execution_waits_for_is_not_mixed_up_with_later_ones(talk: Talk) -> None:
+    sleeps = "import asyncio\n{0} = asyncio.create_task(asyncio.sleep(0.2, '{0}'))\nawait asyncio.sleep(0)"
+    for name in ("first", "second", "third"):
+        await talk.run(sleeps.format(name))
+    assert await talk.value("await asyncio.gather(third, first, second)") == ["third", "first", "second"]
+    await talk.run("del first, second, third")
+
+
 async def test_a3_all_statements_share_one_context(talk: Talk) -> None:
     await talk.run("import contextvars, asyncio\nv = contextvars.ContextVar('v')\nv.set(1)")
     await talk.run("await asyncio.sleep(0, v.set(v.get() + 1))")

@@ -178,6 +178,23 @@ async def test_a1_the_mode_is_in_the_result_the_info_and_the_tree(talk: Talk) ->
 
 
 @pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize(
+    ("code", "mode", "value"),
+    [
+        ("async def later(): return 1\n2", "ASYNC_DEF", 2),
+        ("async def later(): return 3\nimport asyncio\nasyncio.run(later())", "ASYNC_DEF", 3),
+        ("[n for n in range(4)]", "SIMPLE_SYNC", [0, 1, 2, 3]),
+        ("class A:\n    def f(self): return 5\nA().f()", "SIMPLE_SYNC", 5),
+        ("import time\ntime.sleep(0)\n6", "BLOCKING_SYNC", 6),
+        ("import asyncio\nawait asyncio.sleep(0, 7)", "TOP_LEVEL_AWAIT", 7),
+    ],
+)
+async def test_a1_each_mode_through_a_session(talk: Talk, code: str, mode: str, value: object) -> None:
+    result = await talk.run(code)
+    assert (result.mode, result.value) == (mode, value)
+
+
+@pytest.mark.asyncio(loop_scope="module")
 async def test_a1_what_does_not_compile_in_the_guest_changes_nothing(talk: Talk) -> None:
     await talk.run("x = 1")
     result = await talk.run("x = 2\nexec('x = = 3')")

@@ -6,9 +6,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from perdure.engine.errors import FileRefused
+from perdure.engine.files import MAX_FILES
 from tests.whole.kit import bury_guests, kill_guests
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from .kit import Talk
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -107,3 +111,45 @@ async def test_b8_a_file_is_run_as_python_file(talk: Talk) -> None:
         argv=["-v", "x"],
     )
     assert result.value == ("job.py", ["job.py", "-v", "x"], True)
+
+
+async def test_b8_the_pid_is_the_processs_own(talk: Talk) -> None:
+    assert await talk.value("import os, ctypes\nos.getpid() == ctypes.CDLL(None).getpid()") is True
+    await talk.run("kept = 1")
+    result = await talk.run("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
+    assert (result.status, result.error and result.error.type) == ("crashed", "GuestDied")
+    assert "SIGKILL" in (result.error.message if result.error else "")
+    assert await talk.value("kept") == 1
+
+
+async def test_b8_files_come_in_by_name_and_bounded(talk: Talk, tmp_path: Path) -> None:
+    (tmp_path / "many").mkdir()
+    (tmp_path / "table.csv").write_text("a,b")
+    (tmp_path / "other.csv").write_text("not asked for")
+    assert await talk.value("open('table.csv').read()", files=[tmp_path / "table.csv"]) == "a,b"
+    assert await talk.value("import os\nos.path.exists('other.csv')") is False
+    for number in range(MAX_FILES + 1):
+        (tmp_path / "many" / str(number)).touch()
+    with pytest.raises(FileRefused, match=f"more than {MAX_FILES} files: bring an archive"):
+        await talk.submit("1", files=[tmp_path / "many"])
+    with pytest.raises(FileRefused, match="there is no file"):
+        await talk.submit("1", files=[tmp_path / "nowhere"])
+    await talk.answers()
+
+
+async def test_b6_threads_are_as_safe_as_the_gil_makes_them(talk: Talk) -> None:
+    code = """
+import threading
+appended, counted, lock = [], 0, threading.Lock()
+def work():
+    global counted
+    for n in range(1000):
+        appended.append(n)
+        with lock:
+            counted += 1
+workers = [threading.Thread(target=work) for _ in range(8)]
+for each in workers: each.start()
+for each in workers: each.join()
+len(appended), counted
+"""
+    assert await talk.value(code) == (8000, 8000)

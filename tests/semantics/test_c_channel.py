@@ -7,6 +7,8 @@ from time import thread_time
 
 import pytest
 
+from tests.whole.kit import HIJACK
+
 from .kit import Talk
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -142,6 +144,28 @@ async def test_c1_one_that_says_nothing_is_told_apart_from_one_that_computes(tal
     assert (beat.names is None) is (doing != "waiting")
     await execution.cancel()
     assert (await execution.info()).beat is None
+
+
+@pytest.mark.parametrize(
+    ("sent", "why"),
+    [
+        ("(2, b'\\x01\\xff', False)", "not in UTF-8"),
+        ("(2, b'\\x03text', False)", "to no stream"),
+        ("(2, b'\\x01', False)", "without content"),
+        ("(0, b'{', False)", "malformed message"),
+        ('(0, b\'{"t":"output","stream":"log","text":""}\', False)', "malformed message: output.stream"),
+        ("(9, b'', False)", "a frame of kind 9"),
+    ],
+)
+async def test_c1_what_is_malformed_ends_its_guest_and_says_why(talk: Talk, other: Talk, sent: str, why: str) -> None:
+    bad = Talk(talk.client, "bad")
+    await bad.run("kept = 7")
+    result = await bad.run(f"{HIJACK}\nchannel._outbox.append({sent})\nchannel._drain()\nwhile True: pass")
+    assert (result.status, result.error and result.error.type) == ("crashed", "ProtocolViolation")
+    assert why in (result.error.message if result.error else "")
+    assert await bad.value("kept") == 7
+    kept = await other.run("untouched")
+    assert (kept.value, kept.kept_guest) == (41, True)
 
 
 async def test_c1_what_a_guest_uses_is_measured_from_outside(talk: Talk) -> None:

@@ -11,11 +11,14 @@ import pytest
 from pydantic import ValidationError
 
 from perdure.workers.frames import CHUNK, COUNTED, HEADER, MESSAGE, STREAM, Frames
+from perdure.workers.guest import main
 from perdure.workers.guest.orders import ORDERS, check
-from perdure.workers.guest.wire import WireError
-from perdure.workers.messages import FromGuest, ProtocolViolation
+from perdure.workers.guest.wire import TEXT, Decoder, Framer, WireError
+from perdure.workers.guests import GuestFailed
+from perdure.workers.messages import PROTOCOL, FromGuest, ProtocolViolation
 from perdure.workers.orders import Order, Reply, Settled
 from perdure.workers.requests import PIECE, check_text
+from tests.confine.real import KINDS, Place
 
 
 @pytest.mark.parametrize(
@@ -31,6 +34,11 @@ from perdure.workers.requests import PIECE, check_text
 def test_c1_the_guest_takes_no_message_that_is_not_in_its_table(message: dict[str, Any]) -> None:
     with pytest.raises(WireError):
         check(message)
+
+
+def test_c1_a_write_that_is_no_text_is_an_error_of_the_channel() -> None:
+    with pytest.raises(WireError, match="not UTF-8"):
+        Decoder().feed(Framer().frame(TEXT, b"\x01\xff"))
 
 
 def test_c1_every_message_of_the_documentation_is_in_a_table() -> None:
@@ -54,6 +62,21 @@ def test_c1_what_the_host_sends_is_a_model_and_the_guests_table_is_the_same() ->
         fields = {name: field.is_required() for name, field in model.model_fields.items() if name != "t"}
         assert {*fields} == {*needed, *allowed}, kind
         assert {name for name, required in fields.items() if required} == {*needed}, kind
+
+
+async def test_c1_a_guest_of_another_protocol_is_refused_with_both_versions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main.PROTOCOL == PROTOCOL
+    monkeypatch.setattr("perdure.workers.guests.PROTOCOL", PROTOCOL + 1)
+    place = Place(tmp_path.resolve() / "state")
+    try:
+        with pytest.raises(
+            GuestFailed, match=f"version {PROTOCOL} of the protocol and this worker version {PROTOCOL + 1}"
+        ):
+            await place.start(KINDS["process"])
+    finally:
+        await place.close()
 
 
 def test_c1_only_what_is_set_is_sent_and_nothing_else_can_be() -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
 from perdure.engine.errors import SessionBusy
 from perdure.engine.life import TABLE, after
-from tests.whole.kit import kill_guests
+from tests.whole.kit import kill_guests, zombies
 
 if TYPE_CHECKING:
     from .kit import Talk
@@ -46,6 +47,16 @@ async def test_d3_every_way_to_die_is_typed(
     assert await talk.value("kept") == 7
     kept = await other.run("untouched")
     assert (kept.value, kept.kept_guest) == (41, True)
+    async with asyncio.timeout(30):
+        while zombies():
+            await asyncio.sleep(0.02)
+
+
+async def test_d3_a_zombie_would_be_seen() -> None:
+    with subprocess.Popen(["/bin/true"]) as process:
+        while process.pid not in zombies():
+            assert process.returncode is None
+    assert process.pid not in zombies()
 
 
 async def test_d4_one_at_a_time_by_the_callers_choice(talk: Talk) -> None:
@@ -135,6 +146,20 @@ async def test_d1_a_cancel_leaves_background_tasks_alone(talk: Talk) -> None:
     assert await talk.value("await background") == "alive"
 
 
+async def test_d1_what_catches_a_cancel_gets_to_the_end_of_its_statement_and_no_further(talk: Talk) -> None:
+    await talk.run("globals().pop('caught', None)")
+    execution = await talk.submit(
+        "try:\n    print('on')\n    while True: pass\nexcept KeyboardInterrupt as error:\n    caught = type(error).__name__\n"
+        "caught += '!'"
+    )
+    await talk.until(execution, "output")
+    result = await execution.cancel()
+    assert result is not None
+    assert (result.status, result.stop) == ("cancelled", "stopped")
+    after = await talk.run("caught")
+    assert (after.value, after.kept_guest) == ("Cancelled", True)
+
+
 async def test_d1_a_cancel_before_the_code_runs_is_not_lost(talk: Talk) -> None:
     session = await talk.client.session("early")
     execution = await session.submit("while True: pass")
@@ -161,6 +186,17 @@ async def test_d1_nobody_to_stop_it_is_said_and_the_request_stands(talk: Talk) -
     assert await execution.cancel(wait=0) is None
     result = await execution.result()
     assert result.status in ("cancelled", "ok")
+
+
+async def test_d2_a_timeout_leaves_background_tasks_alone(talk: Talk) -> None:
+    await talk.run(
+        "import asyncio\nbackground = asyncio.create_task(asyncio.sleep(0.2, 'alive'))\nawait asyncio.sleep(0)"
+    )
+    result = await talk.run(
+        "also = asyncio.create_task(asyncio.sleep(0.1, 'too'))\nawait asyncio.sleep(1000)", seconds=0.3
+    )
+    assert (result.status, result.stop) == ("timeout", "stopped")
+    assert await talk.value("await background, await also") == ("alive", "too")
 
 
 @pytest.mark.parametrize(

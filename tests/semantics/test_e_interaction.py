@@ -75,6 +75,26 @@ async def test_e4_progress_with_carriage_returns_comes_intact(talk: Talk) -> Non
     assert await talk.printed(code) == "\r0/3\r1/3\r2/3\r3/3\nnaïve ✓\n"
 
 
+async def test_e4_tqdm_shows_its_bar_and_its_end(talk: Talk) -> None:
+    code = """
+from tqdm import tqdm
+total = 0
+for n in tqdm(range(50), desc='naïve', ncols=60, mininterval=0):
+    total += n
+tqdm.write('done')
+total
+"""
+    result = await talk.run(code)
+    assert result.value == 1225
+    bar = await talk.output(result.execution, "stderr")
+    assert bar.startswith("\rnaïve:   0%|")
+    assert bar.endswith("\n")
+    assert [part for part in bar.split("\r") if part][-1].startswith("naïve: 100%|█")
+    assert "50/50" in bar
+    assert await talk.output(result.execution, "stdout") == "done\n"
+    await talk.answers()
+
+
 async def test_e1_input_that_nobody_will_answer_is_the_end_of_input(talk: Talk) -> None:
     code = """
 lines = []

@@ -15,7 +15,7 @@ from perdure.engine import Client, Result, WorkerSettings
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-__all__ = ["FAST", "HIJACK", "World", "children", "kill_guests", "opened", "outcome"]
+__all__ = ["FAST", "HIJACK", "World", "children", "kill_guests", "opened", "outcome", "zombies"]
 
 #: Short leases, so that tests of failover do not wait; margins as in life.
 FAST = WorkerSettings(lease_seconds=2.0, lease_margin_seconds=0.3)
@@ -116,6 +116,22 @@ def children(pid: int | None = None) -> list[int]:
         if fields[1] == parent and fields[0] != "Z":
             found.append(int(entry.name))
     return found
+
+
+def zombies() -> list[int]:
+    """Processes beneath this one that have ended, and that nobody has taken notice of."""
+    parents: dict[int, tuple[int, str]] = {}
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = entry.read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        parents[int(entry.parent.name)] = int(fields[1]), fields[0]
+    beneath, known = {os.getpid()}, 0
+    while len(beneath) > known:
+        known = len(beneath)
+        beneath |= {pid for pid, (parent, _) in parents.items() if parent in beneath}
+    return [pid for pid in beneath if pid in parents and parents[pid][1] == "Z"]
 
 
 def kill_guests(pid: int | None = None) -> int:

@@ -198,6 +198,20 @@ class GuestLoop(asyncio.SelectorEventLoop):
         """Return the paths of timers that have not fired."""
         return list(self._timers)
 
+    @classmethod
+    def keep_timers(cls, execution: str) -> None:
+        """An execution has ended: timers that live on are told from those of the next one, by its name in front.
+
+        Otherwise the first sleep of the next one's first task would take the place of that of this one's, which would
+        then never fire.
+        """
+        for loop in list(cls.opened):
+            for path, timer in list(loop._timers.items()):
+                if "|" not in path:
+                    del loop._timers[path]
+                    timer.path = f"{execution}|{path}"
+                    loop._timers[timer.path] = timer
+
     def settings(self) -> tuple[Any, ...]:
         """Return what code may have set on this loop and a new one would not have."""
         return self.get_debug(), self.get_exception_handler(), self.get_task_factory(), self.slow_callback_duration

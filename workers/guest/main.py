@@ -228,6 +228,7 @@ class Guest:
             self.calls.grant(message["grants"])
         self.sources.add(filename, message["code"])
         progress = self._resume(execution, message.get("step", 0))
+        loop.GuestLoop.keep_timers(self.family.execution)
         self.family.begin(execution)
         if progress:
             self.output.resume(self.limits.output, progress["output"])

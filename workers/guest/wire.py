@@ -150,9 +150,17 @@ def _frame(kind: int, payload: bytes) -> Message | Chunk:
     if kind == CHUNK and len(payload) >= _STREAM_ID.size:
         return Chunk(_STREAM_ID.unpack_from(payload)[0], payload[_STREAM_ID.size :])
     if kind == TEXT and payload[:1] in _STREAMS:
-        return {"t": "output", "stream": _STREAMS[payload[:1]], "text": payload[1:].decode()}
+        return {"t": "output", "stream": _STREAMS[payload[:1]], "text": _text(payload[1:])}
     msg = f"a frame of unknown kind {kind}"
     raise WireError(msg)
+
+
+def _text(data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        msg = f"a write that is not UTF-8: {error}"
+        raise WireError(msg) from None
 
 
 class Streams:

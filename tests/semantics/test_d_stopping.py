@@ -149,8 +149,8 @@ async def test_d1_a_cancel_leaves_background_tasks_alone(talk: Talk) -> None:
 async def test_d1_what_catches_a_cancel_gets_to_the_end_of_its_statement_and_no_further(talk: Talk) -> None:
     await talk.run("globals().pop('caught', None)")
     execution = await talk.submit(
-        "try:\n    print('on')\n    while True: pass\nexcept KeyboardInterrupt as error:\n    caught = type(error).__name__\n"
-        "caught += '!'"
+        "try:\n    print('on')\n    while True: pass\nexcept KeyboardInterrupt as error:\n"
+        "    caught = type(error).__name__\ncaught += '!'"
     )
     await talk.until(execution, "output")
     result = await execution.cancel()

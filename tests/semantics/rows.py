@@ -247,5 +247,6 @@ LIMITS = {
     "files": "test_whoever_exceeds_a_limit_is_ended_and_told_which",
     "workspace_bytes": "test_whoever_exceeds_a_limit_is_ended_and_told_which",
     "checkpoint_seconds": "test_a_forged_result_is_taken_once_and_its_guest_does_not_go_on",
+    "namespace_bytes": "test_what_is_too_much_to_keep_ends_its_execution_by_name",
     "verify_every": "test_what_changes_behind_every_name_is_kept_where_everything_is_looked_at",
 }

@@ -88,5 +88,16 @@ def test_the_corpus_comes_back_under_other_pythons(tmp_path: Path) -> None:
         assert all("LostObjectError" in why for why in different.values()), different
 
 
+def test_the_corpus_of_other_pythons_comes_back_here(tmp_path: Path) -> None:
+    for python in other_pythons():
+        folder = tmp_path / Path(python).name
+        folder.mkdir()
+        half("make", folder, python)
+        here = half("check", folder)
+        different = {name: answer["why"] for name, answer in here.items() if answer["outcome"] in ("wrong", "failed")}
+        assert set(different) <= FOREIGN, different
+        assert all("LostObjectError" in why for why in different.values()), different
+
+
 #: What has no source that could be compiled again: it raises under another Python, and says why.
 FOREIGN = {"made by exec", "with globals of its own", "code objects"}

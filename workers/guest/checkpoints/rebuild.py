@@ -169,6 +169,11 @@ def new_class(metaclass: type[type], name: str, bases: tuple[type, ...], body: d
     return made
 
 
+def rebuilt_classes() -> list[type]:
+    """Return the classes of the session that a restore has made."""
+    return list(_rebuilt_classes)
+
+
 def _constructor(metaclass: type[type]) -> Callable[..., type]:
     if issubclass(metaclass, abc.ABCMeta):
         return abc.ABCMeta.__new__

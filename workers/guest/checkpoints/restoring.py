@@ -11,7 +11,7 @@ import importlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from . import ambient, atoms, rebuild, report, sources, texts
+from . import ambient, atoms, rebuild, report, sources, texts, versions
 from .known import AMBIENT, FORMAT, unescaped
 from .lost import Lost, describe, place
 from .packs import holds
@@ -134,6 +134,7 @@ class Restoration:
             for name in by_unit.get(number, ()):
                 self._bind(name, self._values[self._names[name][0]])
         self._put_in_order()
+        versions.adapt(rebuild.rebuilt_classes())
         self._report()
         return self._loaded
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 __all__ = [
     "COMMON",
@@ -28,6 +28,10 @@ EXECUTION_TIMEOUT_MS = 365 * 24 * 3600 * 1000
 #: Code above this is data in disguise; it belongs into a file (--with).
 MAX_CODE = 1 << 20
 
+
+#: What Linux allows of a name, and of a path below a workspace's own (PATH_MAX is 4,096).
+MAX_NAME = 255
+MAX_PATH = 3072
 
 #: Variables that one submission may bring.
 MAX_VARIABLES = 10_000
@@ -132,6 +136,18 @@ class Variables(_Settings):
     source: Annotated[str, Field(max_length=200)] = "client"
 
 
+def _in_the_workspace(path: str) -> str:
+    """Refuse a path that leaves the workspace, or names no file: nobody could ever bring it in."""
+    names = path.split("/")
+    if any(name in ("", ".", "..") or "\0" in name for name in names):
+        msg = f"{path[:MAX_NAME]!r} does not name a file in the workspace"
+        raise ValueError(msg)
+    if len(path) > MAX_PATH or any(len(name.encode(errors="surrogatepass")) > MAX_NAME for name in names):
+        msg = f"{path[:MAX_NAME]!r}... is longer than file systems allow ({MAX_NAME} bytes a name, {MAX_PATH} a path)"
+        raise ValueError(msg)
+    return path
+
+
 class Submission(BaseModel):
     """What ``execute`` is asked to run: the one argument of the durable function; nothing in it is trusted.
 
@@ -149,7 +165,7 @@ class Submission(BaseModel):
     filename: Annotated[str, Field(max_length=4096)] | None = None
     argv: Annotated[tuple[str, ...], Field(max_length=1000)] = ()
     grants: tuple[str, ...] | None = None
-    files: dict[str, str] = {}
+    files: dict[Annotated[str, AfterValidator(_in_the_workspace)], str] = {}
     variables: Variables | None = None
     atomic: bool = False
     seconds: Annotated[float, Field(gt=0)] | None = None

@@ -78,7 +78,6 @@ async def test_e4_progress_with_carriage_returns_comes_intact(talk: Talk) -> Non
 async def test_e4_tqdm_shows_its_bar_and_its_end(talk: Talk) -> None:
     code = """
 from tqdm import tqdm
-tqdm.monitor_interval = 0  # its thread would live on in a session that other tests share
 total = 0
 for n in tqdm(range(50), desc='naïve', ncols=60, mininterval=0):
     total += n

@@ -122,6 +122,22 @@ def test_what_only_the_history_holds_does_not_count(host: Host) -> None:
     assert (steps, prevented) == ([1, 2], [])
 
 
+def test_the_namespace_is_no_library_under_the_name_that_multiprocessing_gives_it(host: Host) -> None:
+    code = "import multiprocessing, sys\nx = 1\ny = [x]\ny.append(x)\nsys.modules['__mp_main__'].x"
+    host.begin(code, steps=AT_EVERY_STATEMENT, filename="a.py")
+    statements = []
+    while (message := host.receive())["t"] != "done":
+        statements.append(message["statement"])
+        host.send({"t": "settled", "ok": True})
+    assert (statements, message["prevented"], message["value"]) == ([1, 2, 3, 4], [], 1)
+
+
+def test_the_thread_that_redraws_bars_of_tqdm_is_not_started(host: Host) -> None:
+    code = "from tqdm import tqdm\nx = list(tqdm(range(3)))\ny = 2\ny"
+    steps, prevented = steps_and_reasons(host, code)
+    assert (steps, prevented) == ([1, 2, 3], [])
+
+
 def test_what_the_base_had_lost_already_does_not_count() -> None:
     story = play("x = 1\nnext(g)\ny = 2\ny", steps=AT_EVERY_STATEMENT, before=("g = (n for n in 'abc')",), look="")
     # The harness takes no checkpoint between executions, so the generator is new to the first step.

@@ -33,6 +33,23 @@ def install(workspace: str, beside: Callable[[int], int]) -> None:
     _workspace, _beside = (f"{workspace}/", f"{os.path.realpath(workspace)}/"), beside
     if not any(isinstance(each, _Finder) for each in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
+    for name in _TUNED:
+        _tune(name)
+
+
+def _tune(name: str) -> None:
+    """Set what a library does in the background, if it is one of those and is there: code may set it back."""
+    module = sys.modules.get(name)
+    if module is not None and name in _TUNED:
+        _TUNED[name](module)
+
+
+def _without_monitor(module: Any) -> None:
+    module.tqdm.monitor_interval = 0
+
+
+#: The thread that redraws progress bars would run for ever: no step could end, and nothing that waits be put away.
+_TUNED: dict[str, Callable[[Any], None]] = {"tqdm.std": _without_monitor}
 
 
 class _Finder:
@@ -66,6 +83,7 @@ class _Watched(ModuleSpec):
                 entropy.beside(on=drawing)
                 self.__class__ = ModuleSpec  # type: ignore[assignment]
                 entropy.settle(self.name)
+                _tune(self.name)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         self.__class__ = ModuleSpec  # type: ignore[assignment]

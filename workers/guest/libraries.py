@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import sys
 import types
 from typing import TYPE_CHECKING, Any
@@ -45,9 +46,11 @@ class Libraries:
         """Note the modules that are new."""
         if len(sys.modules) == self._count:
             return
+        main = sys.modules.get("__main__")
         for name, module in list(sys.modules.items()):
-            # Code puts anything under a name there, whatever its type says.
-            if name not in self._seen and name != "__main__" and issubclass(type(module), types.ModuleType):
+            # Code puts anything under a name there, whatever its type says. The namespace is no library, under whatever
+            # name: multiprocessing, when it is imported, makes it known as ``__mp_main__``, too.
+            if name not in self._seen and module is not main and issubclass(type(module), types.ModuleType):
                 self._seen[name] = module, dict(vars(module))
         self._count = len(sys.modules)
         for what, read in _INSIDE.items():
@@ -92,7 +95,7 @@ class Libraries:
     def _is_own(self, module: types.ModuleType) -> bool:
         """Whether a module is a file of the workspace: whatever changes in it, the code changed."""
         file = getattr(module, "__file__", None)
-        return isinstance(file, str) and file.startswith(self.workspace + "/")
+        return isinstance(file, str) and file.startswith((f"{self.workspace}/", f"{os.path.realpath(self.workspace)}/"))
 
     def _classes(self, assigned: _Assigned) -> Iterator[str]:
         """Yield attributes that code gave to classes of libraries: ``DataFrame.top = function``."""

@@ -123,6 +123,8 @@ def _touched_units(known: Known, run: Pass, touched: Touched | None) -> set[int]
 def _bind_names(known: Known, run: Pass, previous: dict[str, int]) -> None:
     values, waiting = run.values, []
     for name in filter(run.touched_atoms.__contains__, values) if run.full else sorted(run.touched_atoms):
+        if name in known.unloaded and known.unloaded[name] is values[name]:
+            continue
         atom = atoms.encode(values[name])
         if atom is atoms.MISSING:
             known.atoms.pop(name, None)

@@ -34,7 +34,7 @@ class _Dump:
 
     def all(self) -> None:
         known, run = self._known, self._run
-        waiting = sorted((number for number in run.dirty if not self._same(known.units[number])), key=self._rank)
+        waiting = sorted((number for number in run.dirty if self._is_other(known.units[number])), key=self._rank)
         while waiting:
             found: set[int] = set()
             for number in waiting:
@@ -51,6 +51,13 @@ class _Dump:
 
     def _values(self, unit: Unit) -> list[Any]:
         return [self._run.values[self._names[root.number]] for root in unit.roots]
+
+    def _is_other(self, unit: Unit) -> bool:
+        """Whether a unit may not be what is stored of it."""
+        if unit.unloaded:
+            # Pickled, its stand-ins would take the place of what is stored, and may be loaded where its library is.
+            return not all(value is lost for value, lost in zip(self._values(unit), unit.unloaded, strict=True))
+        return not self._same(unit)
 
     def _same(self, unit: Unit) -> bool:
         """Whether a glance tells that the unit did not change."""
@@ -72,6 +79,7 @@ class _Dump:
         def stand_in(which: int, why: str) -> Lost:
             return Lost(recipes.name_kind(values[which]), why, names[unit.roots[which].number])
 
+        unit.unloaded = ()
         self._run.written[unit.number] = written = self._writer.write(values, stand_in)
         unit.glance = None if written.findings or written.failures or written.buffers else glance
         new = {known.unit_of[ref] for ref in hits - unit.refs if ref in known.unit_of}

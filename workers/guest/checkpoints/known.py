@@ -11,6 +11,7 @@ from .units import Root, Unit
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from .lost import Lost
     from .pieces import Record
     from .restoring import Loaded
     from .stream import Written
@@ -64,6 +65,8 @@ class Known:
     next: int = 1
     ids: dict[str, int] = field(default_factory=dict)
     atoms: dict[str, Any] = field(default_factory=dict)
+    unloaded: dict[str, Lost] = field(default_factory=dict)
+    """What stands for imports that failed at the restore: their atoms stay as long as the names are bound to it."""
     roots: dict[str, int] = field(default_factory=dict)
     unit_of: dict[int, int] = field(default_factory=dict)
     units: dict[int, Unit] = field(default_factory=dict)
@@ -146,6 +149,7 @@ class Known:
         self.unit_of = {root.number: unit.number for unit in loaded.units.values() for root in unit.roots}
         self.next = 1 + max([*self.units, *self.unit_of], default=0)
         self.ids = loaded.ids
+        self.unloaded = loaded.unloaded
         self.early = dict(manifest["early"])
         self.runtime = dict(manifest["runtime"])
         self.losses = dict(manifest["losses"])

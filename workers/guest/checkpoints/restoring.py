@@ -64,6 +64,8 @@ class Loaded:
 
     units: dict[int, Unit] = field(default_factory=dict)
     ids: dict[str, int] = field(default_factory=dict)
+    unloaded: dict[str, Lost] = field(default_factory=dict)
+    """What stands for imports that failed, by name."""
     texts: dict[str, tuple[int, int, Record]] = field(default_factory=dict)
     text: dict[str, str] = field(default_factory=dict)
     """The texts of the guest's own."""
@@ -99,6 +101,7 @@ class Restoration:
         self._unit_of = {root[0]: number for number, data in self._data.items() for root in data["roots"]}
         self._name_of = {value[0]: name for name, value in reversed(self._names.items()) if type(value) is list}
         self._values: dict[int, Any] = {}
+        self._unloaded: dict[int, Lost] = {}
         self._losses: dict[int, tuple[str, str]] = {}
         self._check()
         self._late = self._find_late()
@@ -152,7 +155,9 @@ class Restoration:
             return atoms.decode(atom, _found)
         except BaseException as error:
             what = " ".join(map(str, next(iter(atom.values())))) if isinstance(atom, dict) else name
-            return Lost(f"the import {what}", f"it could not be imported: {type(error).__name__}: {error}", name)
+            lost = Lost(f"the import {what}", f"it could not be imported: {type(error).__name__}: {error}", name)
+            self._loaded.unloaded[name] = lost
+            return lost
 
     # -- texts ----------------------------------------------------------------------------------------------------
 
@@ -222,6 +227,8 @@ class Restoration:
             for which, root in enumerate(roots):
                 self._values[root.number] = self._read(reader, which, root)
             unit.code = frozenset(rebuild.codes)
+        if all(root.number in self._unloaded for root in roots):
+            unit.unloaded = tuple(self._unloaded[root.number] for root in roots)
         self._loaded.units[number] = unit
 
     def _read(self, reader: Reader, which: int, root: Root) -> Any:
@@ -232,7 +239,9 @@ class Restoration:
         except BaseException as error:
             why = f"it could not be restored: {type(error).__name__}: {error}"
             self._losses[root.number] = why, ""
-            return Lost(f"an object of type {root.type}" if root.type else "a value", why, name)
+            lost = Lost(f"an object of type {root.type}" if root.type else "a value", why, name)
+            self._unloaded[root.number] = lost
+            return lost
         for stand_in in rebuild.stand_ins[before:]:
             what, why, where = describe(stand_in)
             if not where:

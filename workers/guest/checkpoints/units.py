@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from .lost import Lost
     from .pieces import Record
 
 __all__ = ["Loss", "Root", "Unit", "closure", "groups"]
@@ -70,6 +71,8 @@ class Unit:
     """What a glance at its values gave when it was pickled last; None if only pickling tells whether it changed."""
     stored: tuple[Any, ...] | None = None
     """Its `mark` when it was stored last."""
+    unloaded: tuple[Lost, ...] = ()
+    """What stands for its roots where none of them could be loaded: what is stored of it stays as long as they do."""
 
     @property
     def small(self) -> bool:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import NamedTuple
 
 __all__ = ["KNOWN", "NOT_RESTORED", "REASONS", "RESTORED", "Known"]
@@ -70,6 +71,16 @@ KNOWN = (
     Known("typing/annotations-early", BOTH, "annotations"),
     Known("execution/atexit", BOTH, "atexit"),
 )
+
+if sys.version_info < (3, 13):
+    REASONS |= {
+        "lines": "On 3.12 the interpreter's own traceback reads lines from files only; a session shows those it knows.",
+        "columns": "On 3.12 a syntax error up to the end of a line is marked a column further than in a file.",
+    }
+    KNOWN += (
+        Known("execution/exec-linecache", BOTH, "lines"),
+        Known("syntax/except-order", BOTH, "columns"),
+    )
 
 #: Why a program differs when every statement begins in a new process, though nothing was named as lost.
 RESTORED = {

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import textwrap
 
+import pytest
+
 from .kit import Session
 
 
@@ -165,6 +167,39 @@ def test_the_process_is_as_the_code_left_it(session: Session) -> None:
         else: assert False
         """)
     )
+
+
+def test_options_of_numpy(session: Session) -> None:
+    session.run("import numpy as np\nnp.set_printoptions(precision=3, suppress=True)\n_ = np.seterr(divide='ignore')")
+    session.run(
+        code("""
+        assert str(np.array([1 / 3])) == '[0.333]'
+        assert np.geterr()['divide'] == 'ignore' and np.geterr()['over'] == 'warn'
+        np.set_printoptions(precision=8, suppress=False); _ = np.seterr(divide='warn')
+        """)
+    )
+    session.run("assert str(np.array([1 / 3])) == '[0.33333333]' and np.geterr()['divide'] == 'warn'")
+
+
+@pytest.mark.python
+def test_options_of_matplotlib(session: Session) -> None:
+    session.run(
+        code("""
+        import matplotlib; matplotlib.use('Agg')
+        import matplotlib.pyplot as plt
+        plt.style.use('ggplot'); plt.rcParams['figure.figsize'] = (3, 2); plt.rc('lines', linewidth=5)
+        """)
+    )
+    session.run(
+        code("""
+        fresh = dict(matplotlib.rcParams)
+        assert matplotlib.get_backend().lower() == 'agg' and fresh['figure.figsize'] == [3, 2]
+        assert fresh['lines.linewidth'] == 5 and fresh['axes.facecolor'] == '#E5E5E5'
+        assert fresh['axes.prop_cycle'].by_key()['color'][0] == '#E24A33'
+        plt.rcdefaults(); del fresh
+        """)
+    )
+    session.run("assert matplotlib.rcParams['lines.linewidth'] == 1.5")
 
 
 def test_levels_of_loggers_and_options_of_pandas(session: Session) -> None:

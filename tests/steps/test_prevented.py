@@ -57,8 +57,8 @@ CASES = {
     ),
     "a built-in": ("import builtins; builtins.answer = 42", "del builtins.answer", "the built-in name answer"),
     "a logger": (
-        "import logging; logging.getLogger('mine').setLevel(10)",
-        "logging.getLogger('mine').setLevel(0)",
+        "import logging; _h = logging.StreamHandler(); logging.getLogger('mine').addHandler(_h)",
+        "logging.getLogger('mine').removeHandler(_h); del _h",
         "the set-up of loggers changed",
     ),
     "a finalizer": (
@@ -130,6 +130,19 @@ def test_the_namespace_is_no_library_under_the_name_that_multiprocessing_gives_i
         statements.append(message["statement"])
         host.send({"t": "settled", "ok": True})
     assert (statements, message["prevented"], message["value"]) == ([1, 2, 3, 4], [], 1)
+
+
+def test_options_that_travel_and_what_libraries_do_as_they_are_imported_keep_no_step_from_ending(host: Host) -> None:
+    code = """
+import logging, numpy as np, pandas as pd
+logging.getLogger('quiet').setLevel(30); logging.getLogger('library').addHandler(logging.NullHandler())
+_x = np.set_printoptions(precision=3); _y = np.seterr(divide='ignore')
+pd.set_option('display.max_rows', 7)
+z = 1
+z"""
+    steps, prevented = steps_and_reasons(host, code)
+    assert prevented == []
+    assert len(steps) >= 4
 
 
 def test_the_thread_that_redraws_bars_of_tqdm_is_not_started(host: Host) -> None:

@@ -13,6 +13,8 @@ import sys
 import types
 from typing import TYPE_CHECKING, Any
 
+from .checkpoints import options
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -181,31 +183,21 @@ def _loggers() -> Any:
     logging = sys.modules.get("logging")
     if logging is None:
         return None
+    # Libraries give these to their loggers, as they are advised to, when they are imported.
+    silent = logging.NullHandler
     loggers = logging.Logger.manager.loggerDict
     told = {
-        name: (each.level, each.propagate, each.disabled, tuple(map(id, each.handlers)), tuple(map(id, each.filters)))
-        for name, each in list(loggers.items())
-        if isinstance(each, logging.Logger)
+        name: (tuple(id(each) for each in logger.handlers if type(each) is not silent), tuple(map(id, logger.filters)))
+        for name, logger in list(loggers.items())
+        if isinstance(logger, logging.Logger)
     }
-    plain = (0, True, False, (), ())
-    return logging.Logger.manager.disable, {name: state for name, state in told.items() if state != plain}
+    return logging.Logger.manager.disable, {name: state for name, state in told.items() if state != ((), ())}
 
 
-def _of(module: str, read: Callable[[Any], Any]) -> Callable[[], Any]:
-    def now() -> Any:
-        found = sys.modules.get(module)
-        try:
-            return None if found is None else read(found)
-        except AttributeError:
-            return None  # It is being imported, or is another version.
-
-    return now
-
-
+#: What the code may have changed and no checkpoint keeps: the rest of these options travels with it.
 _INSIDE: dict[str, Callable[[], Any]] = {
     "the set-up of loggers": _loggers,
-    "matplotlib's rcParams": _of("matplotlib", lambda found: repr(sorted(dict.items(found.rcParams)))),
-    "numpy's handling of floating-point errors": _of("numpy", lambda found: found.geterr()),
-    "numpy's print options": _of("numpy", lambda found: repr(found.get_printoptions())),
-    "pandas' options": _of("pandas._config.config", lambda found: repr(found._global_config)),
+    "matplotlib's rcParams": lambda: options.unkept("matplotlib"),
+    "numpy's print options": lambda: options.unkept("numpy's printing"),
+    "pandas' options": lambda: options.unkept("pandas"),
 }

@@ -6,7 +6,6 @@ changes are stored, and put on top of whatever the next guest is born with.
 
 from __future__ import annotations
 
-import copy
 import functools
 import importlib
 import os
@@ -15,6 +14,7 @@ import sys
 import warnings
 from typing import TYPE_CHECKING, Any
 
+from . import options
 from .identity import memory, native
 
 if TYPE_CHECKING:
@@ -58,32 +58,6 @@ def _loggers() -> dict[str, list[Any]]:
     }
 
 
-class _Options:
-    """The options of pandas that code changed, as JSON data; what is no plain value stays out."""
-
-    def __init__(self) -> None:
-        self._seen: dict[str, Any] | None = None
-        self._found: dict[str, Any] = {}
-
-    def changed(self) -> dict[str, Any]:
-        config: Any = sys.modules.get("pandas._config.config")
-        everything = getattr(config, "_global_config", None)
-        # Nobody gives two answers to one question: it is looked at in full only when something in it changed.
-        if everything is None or everything == self._seen:
-            return self._found
-        self._seen = copy.deepcopy(everything)
-        self._found = {}
-        for key, option in config._registered_options.items():
-            found: Any = everything
-            for part in key.split("."):
-                found = found[part]
-            if type(found) in (int, float, str, bool, type(None)) and found != option.defval:
-                self._found[key] = found
-        return self._found
-
-
-_options = _Options()
-
 birth = Birth()
 
 
@@ -111,9 +85,9 @@ def capture_early() -> dict[str, Any]:
     loggers = _loggers()
     if loggers != birth.loggers:
         early["loggers"] = loggers
-    options = _options.changed()
-    if options:
-        early["pandas"] = options
+    found = options.changed()
+    if found:
+        early["options"] = found
     return early
 
 
@@ -263,8 +237,7 @@ def _is_plain_filter(each: Any) -> bool:
 def apply_late(late: dict[str, Any], early: Mapping[str, Any]) -> None:
     """Put back what `capture_late` returned, and what of `capture_early` needs libraries."""
     _set_loggers(early.get("loggers", birth.loggers))
-    if "pandas" in early:
-        _set_options(early["pandas"])
+    options.apply({"pandas": early.get("pandas", {}), **early.get("options", {})})
     if "random" in late:
         importlib.import_module("random").setstate(late["random"])
     if "decimal" in late:
@@ -289,15 +262,3 @@ def _set_loggers(loggers: Mapping[str, Sequence[Any]]) -> None:
         logger = logging.getLogger(name)
         logger.setLevel(level)
         logger.disabled, logger.propagate = disabled, propagate
-
-
-def _set_options(options: Mapping[str, Any]) -> None:
-    try:
-        pandas = importlib.import_module("pandas")
-    except ImportError:
-        return  # what the session has of it says so itself
-    for key, value in options.items():
-        try:
-            pandas.set_option(key, value)
-        except Exception:  # noqa: S110 - of another version: it has other options
-            pass

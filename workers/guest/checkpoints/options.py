@@ -1,0 +1,162 @@
+"""Options that code sets in a library for the whole process: stored as JSON data, and put back.
+
+They are compared with the library's own defaults, not with what it had here: the next guest imports it anew.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import sys
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+__all__ = ["apply", "changed", "unkept"]
+
+_SCALARS = (int, float, str, bool, type(None))
+
+#: What numpy starts with; an option that is not here is left to the library.
+_ERRORS = {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"}
+_PRINTED = {
+    "edgeitems": 3, "threshold": 1000, "floatmode": "maxprec", "precision": 8, "suppress": False, "linewidth": 75,
+    "nanstr": "nan", "infstr": "inf", "sign": "-", "formatter": None, "legacy": False, "override_repr": None,
+}  # fmt: skip
+
+
+class _Library(NamedTuple):
+    """One kind of options: the module to look at, and to import for them; all of them now; set; and set back."""
+
+    module: str
+    imported: str
+    now: Callable[[Any], dict[str, Any]]
+    default: Callable[[Any, str], Any]
+    set: Callable[[Any, str, Any], Any]
+
+
+def _pandas_options(config: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key in config._registered_options:
+        value: Any = config._global_config
+        for part in key.split("."):
+            value = value[part]
+        found[key] = value
+    return found
+
+
+def _matplotlib_default(matplotlib: Any, key: str) -> Any:
+    return dict.get(matplotlib.rcParamsOrig, key)
+
+
+_LIBRARIES: dict[str, _Library] = {
+    "pandas": _Library(
+        "pandas._config.config",
+        "pandas",
+        _pandas_options,
+        lambda config, key: config._registered_options[key].defval,
+        lambda pandas, key, value: pandas.set_option(key, value),
+    ),
+    "numpy's errors": _Library(
+        "numpy",
+        "numpy",
+        lambda numpy: numpy.geterr(),
+        lambda _numpy, key: _ERRORS.get(key),
+        lambda numpy, key, value: numpy.seterr(**{key: value}),
+    ),
+    "numpy's printing": _Library(
+        "numpy",
+        "numpy",
+        lambda numpy: {key: value for key, value in numpy.get_printoptions().items() if key in _PRINTED},
+        lambda _numpy, key: _PRINTED[key],
+        lambda numpy, key, value: numpy.set_printoptions(**{key: value}),
+    ),
+    "matplotlib": _Library(
+        "matplotlib",
+        "matplotlib",
+        lambda matplotlib: dict(dict.items(matplotlib.rcParams)),
+        _matplotlib_default,
+        lambda matplotlib, key, value: matplotlib.rcParams.__setitem__(key, _styles(matplotlib, value)),
+    ),
+}
+
+#: By library: all options when they were looked at last, what of them is stored, and what cannot be.
+_looked_at: dict[str, tuple[Any, dict[str, Any], dict[str, str]]] = {}
+
+
+def changed() -> dict[str, dict[str, Any]]:
+    """Return the options that are not the library's own, as JSON data, by library."""
+    return {library: kept for library in _LIBRARIES if (kept := _look(library)[0])}
+
+
+def unkept(library: str) -> dict[str, str]:
+    """Return the options of a library that are not its own and cannot be stored, in words."""
+    return _look(library)[1]
+
+
+def _look(library: str) -> tuple[dict[str, Any], dict[str, str]]:
+    how = _LIBRARIES[library]
+    module = sys.modules.get(how.module)
+    try:
+        now = how.now(module) if module is not None else {}
+    except (AttributeError, KeyError):
+        now = {}  # It is being imported, or is another version.
+    before = _looked_at.get(library)
+    if before is None or not _equal(before[0], now):
+        kept: dict[str, Any] = {}
+        rest: dict[str, str] = {}
+        for key, value, default in _differing(how, module, now):
+            try:
+                kept[key] = _plain(value)
+            except ValueError:
+                # An array of the library's own is no option of the code's: what cannot be compared is told by its text.
+                if repr(value) != repr(default):
+                    rest[key] = repr(value)
+        before = _looked_at[library] = copy.copy(now), kept, rest
+    return before[1], before[2]
+
+
+def _differing(how: _Library, module: Any, now: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    for key, value in now.items():
+        default = how.default(module, key)
+        if not _equal(value, default):
+            yield key, value, default
+
+
+def _equal(one: Any, other: Any) -> bool:
+    try:
+        return bool(one == other)
+    except Exception:
+        return False
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON data. Raises ValueError for one that is none."""
+    if type(value) in _SCALARS:
+        return value
+    if type(value) in (list, tuple) and all(type(each) in _SCALARS for each in value):
+        return list(value)
+    if type(value).__name__ == "Cycler":
+        return {"cycler": {str(key): _plain(list(values)) for key, values in value.by_key().items()}}
+    raise ValueError
+
+
+def _styles(matplotlib: Any, value: Any) -> Any:
+    return matplotlib.cycler(**value["cycler"]) if isinstance(value, dict) else value
+
+
+def apply(options: Mapping[str, Mapping[str, Any]]) -> None:
+    """Put back what `changed` returned; a library that is not there says so itself where it is used."""
+    for library, values in options.items():
+        how = _LIBRARIES.get(library)
+        if how is None or not values:
+            continue
+        try:
+            module = importlib.import_module(how.imported)
+        except ImportError:
+            continue
+        for key, value in values.items():
+            try:
+                how.set(module, key, value)
+            except Exception:  # noqa: S110 - of another version: it has other options
+                pass

@@ -43,6 +43,10 @@ __all__ = ["Begun", "Handlers", "Running", "Scope"]
 ALONE_POLL = 0.05
 
 
+class _NotBegun(Exception):
+    """A handler's thread came too late: its lease may have ended meanwhile, and nothing was done."""
+
+
 @dataclass(frozen=True, slots=True)
 class Scope:
     """What the calls of one execution may do and are known by."""
@@ -198,6 +202,7 @@ class Handlers:
     async def _call(self, function: Any, bound: BoundCall, request: Request, retry: int) -> Any:
         capability = bound.capability
         timeout = capability.timeout or 0.0
+        acts = function is capability.handler
         context = CallContext(
             session=self.scope.session,
             execution=self.scope.execution,
@@ -216,12 +221,19 @@ class Handlers:
                     return await self.scope.elsewhere(id, capability, request.data, context)
                 if inspect.iscoroutinefunction(function):
                     return await function(**arguments)
-                return await asyncio.to_thread(function, **arguments)
+                run = self._in_time if acts else _run
+                return await asyncio.to_thread(run, function, arguments)
         except TimeoutError:
             if not limit.expired():
                 raise  # The handler's own: of something that it asked.
             msg = f"{capability.name} gave no outcome within {timeout:g} s"
             raise CallTimeout(msg) from None
+
+    def _in_time(self, function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
+        """Run a handler in its thread: it may have waited for one, and its process been paused meanwhile."""
+        if self.scope.lease_left() <= 0:
+            raise _NotBegun
+        return _run(function, arguments)
 
     async def _perform(self, request: Request, bound: BoundCall) -> Any:
         """Run the handler, again where the policy allows it."""
@@ -230,6 +242,8 @@ class Handlers:
             await self._until_leased()
             try:
                 return await self._call(bound.capability.handler, bound, request, retry)
+            except _NotBegun:
+                continue
             except Exception as exc:  # noqa: BLE001 - raised below, unless the policy knows better
                 failure = exc
             # The probe of what is served elsewhere is asked there.
@@ -295,3 +309,7 @@ class Handlers:
             msg = f"{record.request} was started, and its probe cannot say whether it was performed: {exc}"
             raise CallInDoubt(msg, {"call": record.id}) from exc
         return found
+
+
+def _run(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
+    return function(**arguments)

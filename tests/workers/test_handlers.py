@@ -64,6 +64,31 @@ async def test_a_repeatable_effect_is_repeated_under_the_same_key() -> None:
     assert keys[0] == keys[1]
 
 
+async def test_a_thread_that_comes_after_the_end_of_the_lease_begins_no_handler() -> None:
+    """The process may be paused between the look at the lease and the thread's first step."""
+    performed_at: list[int] = []
+    looks: list[bool] = []
+
+    def left() -> float:
+        looks.append(threading.current_thread() is threading.main_thread())
+        # Fine on the loop; over in the thread, and until the next attempt of this worker has one again.
+        return 1.0 if len(looks) in (1, *range(5, 99)) else 0.0
+
+    @capability("look", effect="repeat")
+    def look(what: str) -> str:
+        performed_at.append(len(looks))
+        return what
+
+    registry = Registry([look])
+    scope = Scope("s@1", "s", "state", "born", frozenset(registry.names()), 2, 0.2, left)
+    begun = Handlers(registry, scope, "me").begin("s@1", lost("look", "repeat").request, at_once=True)
+    assert begun.running is not None
+    assert await outcome(begun.running) == {"value": "x"}
+    assert looks[:2] == [True, False]
+    assert performed_at == [len(looks)]
+    assert len(looks) >= 6
+
+
 @pytest.mark.parametrize("performed", [True, False])
 async def test_a_reconcilable_effect_asks_its_probe(performed: bool) -> None:
     done: list[str] = []

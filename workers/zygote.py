@@ -51,10 +51,14 @@ WORDS_KEPT = 4000
 
 
 class ZygoteFailed(PerdureError):
-    """A zygote did not start. ``importing`` names the package at fault, ``layer`` the layer that was missing."""
+    """A zygote did not start. ``importing`` names the package at fault, ``layer`` the layer that was missing.
 
-    def __init__(self, why: str, *, importing: str = "", layer: str = "", errno: int = 0) -> None:
+    ``silent``: it ended without a word, as one does that was killed; that says nothing of what this machine can do.
+    """
+
+    def __init__(self, why: str, *, importing: str = "", layer: str = "", errno: int = 0, silent: bool = False) -> None:
         self.why = why
+        self.silent = silent
         self.importing = importing
         self.layer = layer
         self.errno = errno
@@ -144,8 +148,10 @@ class Zygote:
         except (OSError, TimeoutError) as exc:
             await zygote.kill()
             # One that ended at once could not be written to: what it printed says why.
-            late = f"no answer within {timeout:g} s" if isinstance(exc, TimeoutError) else str(exc)
-            raise ZygoteFailed(zygote.last_words or late, importing=zygote._importing) from exc
+            late = isinstance(exc, TimeoutError)
+            why = zygote.last_words or (f"no answer within {timeout:g} s" if late else "it ended without a word")
+            silent = not (zygote.last_words or late)
+            raise ZygoteFailed(why, importing=zygote._importing, silent=silent) from exc
         except BaseException:
             await zygote.kill()
             raise
@@ -309,7 +315,7 @@ class Zygote:
         words = self.last_words = self.printed()
         if words and self.python:
             log.warning("zygote.ended", words=words)
-        self._fail(ZygoteFailed(words or "it ended without a word", importing=self._importing))
+        self._fail(ZygoteFailed(words or "it ended without a word", importing=self._importing, silent=not words))
         if self._up is not None:
             self._up.exception()
         for asked in self._asked.values():

@@ -39,6 +39,9 @@ log = structlog.get_logger()
 
 #: Seconds for a zygote in namespaces; what makes them may hang, and then those who only prefer them go on without.
 NAMESPACES_TIMEOUT = 15.0
+#: How often a zygote in namespaces is started that ends without a word, as one does that is killed; and for how long
+#: (s) one without them is then used before they are asked for again. A machine that has none says so, once.
+TRIES, UNPROVEN = 3, 5.0
 #: Guests of one zygote share the layout of its memory, which one that was broken into may give away: no more than this
 #: many of them, and none born later than this (s).
 FORKS, AGE = 1000, 3600.0
@@ -66,6 +69,8 @@ class Source:
     readable: Readable | None
     ready: Ready
     missing: tuple[str, ...] = ()
+    #: Whether what is missing was not refused by the machine: what asked for it ended without a word.
+    unproven: bool = False
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -172,7 +177,8 @@ class Zygotes:
         zygote = source.zygote
         if not zygote.alive:
             return True
-        if zygote.forks < FORKS and asyncio.get_running_loop().time() - zygote.born < AGE:
+        age = UNPROVEN if source.unproven else AGE
+        if zygote.forks < FORKS and asyncio.get_running_loop().time() - zygote.born < age:
             return False
         self._retire(source)
         return True
@@ -212,35 +218,49 @@ class Zygotes:
             str(kind.python), policy, own_processes=kind.namespaces is not Namespaces.OFF, readable=readable.granted
         )
         missing: list[str] = []
-        zygote = await self._in_namespaces(plain, kind.namespaces, missing) or await self._core(plain)
+        apart, unproven = await self._in_namespaces(plain, kind.namespaces, missing)
+        zygote = apart if apart is not None else await self._core(plain)
         if plain.own_processes and not zygote.own_processes:
             missing.append(f"own-processes: {zygote.why_not}")
-        return self._source(zygote, kind, readable, tuple(missing))
+        return self._source(zygote, kind, readable, tuple(missing), unproven=unproven)
 
-    def _source(self, zygote: Zygote, kind: Kind, readable: Readable | None, missing: tuple[str, ...] = ()) -> Source:
-        source = Source(zygote, kind, readable, Ready(zygote, self._ready), missing)
+    def _source(
+        self,
+        zygote: Zygote,
+        kind: Kind,
+        readable: Readable | None,
+        missing: tuple[str, ...] = (),
+        *,
+        unproven: bool = False,
+    ) -> Source:
+        source = Source(zygote, kind, readable, Ready(zygote, self._ready), missing, unproven)
         source.ready.fill()
         return source
 
-    async def _in_namespaces(self, plain: Plan, wanted: Namespaces, missing: list[str]) -> Zygote | None:
-        """Start a zygote in namespaces; None where they are not wanted, or missing and not insisted on."""
+    async def _in_namespaces(self, plain: Plan, wanted: Namespaces, missing: list[str]) -> tuple[Zygote | None, bool]:
+        """Start a zygote in namespaces; none where they are not wanted, or missing and not insisted on.
+
+        Also returned is whether they are missing by what may have been an accident.
+        """
         if wanted is Namespaces.OFF:
-            return None
+            return None, False
         bwrap = await asyncio.to_thread(find_bwrap)
-        finding = probe.NO_BWRAP
-        if bwrap is not None:
+        finding, silent = probe.NO_BWRAP, bwrap is not None
+        for _ in range(TRIES if bwrap is not None else 0):
             try:
-                return await self._preloaded(replace(plain, bwrap=bwrap), NAMESPACES_TIMEOUT)
+                return await self._preloaded(replace(plain, bwrap=bwrap), NAMESPACES_TIMEOUT), False
             except ZygoteFailed as exc:
                 if exc.layer not in ("", "namespaces"):
                     # A layer of the core is missing, with or without namespaces.
                     raise _unavailable(exc) from exc
-                finding = probe.explain(exc.why)
+                finding, silent = probe.explain(exc.why), exc.silent
+            if not silent:
+                break
         if wanted is Namespaces.REQUIRE:
             raise SandboxUnavailable(finding.layer, finding.errno, finding.reason, finding.ways_out)
         missing.append(f"namespaces: {finding.reason}")
         log.warning("isolation.missing", layer="namespaces", reason=finding.reason)
-        return None
+        return None, silent
 
     async def _core(self, plan: Plan) -> Zygote:
         try:

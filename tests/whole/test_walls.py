@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import subprocess
 import sys
 import venv
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from perdure.engine import Client
+from perdure.workers import zygotes
 from perdure.workers.guest import confine_landlock
 
 from .kit import World, children, guests, opened, outcome
@@ -49,6 +51,27 @@ async def test_where_namespaces_are_missing_it_is_said_or_refused(
         assert result.error is not None
         assert result.error.type == "SandboxUnavailable"
         assert "install bubblewrap" in result.error.message
+
+
+@pytest.mark.parametrize("killed", [1, zygotes.TRIES])
+async def test_a_start_that_is_killed_does_not_make_guests_weaker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed: int
+) -> None:
+    real, fake = shutil.which("bwrap"), tmp_path / "bin" / "bwrap"
+    fake.parent.mkdir()
+    count = tmp_path / "count"
+    count.write_text("0")
+    counts = f"read -r n < {count}; echo $((n + 1)) > {count}"
+    fake.write_text(f'#!/bin/sh\n{counts}\n[ $n -ge {killed} ] || kill -9 $$\nexec {real} "$@"\n')
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{fake.parent}:{os.environ['PATH']}")
+    monkeypatch.setattr(zygotes, "UNPROVEN", 0.0)
+    async with opened(tmp_path / "state") as client:
+        # Where all tries were killed a zygote without them was there, and was given up when somebody asked.
+        assert "namespaces" in (await outcome(client, "first", "1 + 1")).layers
+        # What began with namespaces has them, whatever else was tried and killed meanwhile.
+        assert "namespaces" in (await outcome(client, "first", "2 + 2")).layers
+    assert int(count.read_text()) == killed + 1
 
 
 async def test_a_replay_never_has_less_around_it_than_the_record_says(

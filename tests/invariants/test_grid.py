@@ -130,6 +130,10 @@ async def test_disturbed(lane: Lane, calm: dict[str, Played], case: Case) -> Non
     assert len(played.acts) == len(case.orders), "a boundary was not reached: the case proved nothing"
 
 
+#: How often a case that stops a worker is played until it shows what is broken.
+PLAYS = 3
+
+
 @pytest.mark.slow
 @pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.timeout(120)
@@ -140,9 +144,15 @@ async def test_a_broken_variant_is_caught(lanes: dict[bool, Lane], name: str) ->
     lane = lanes[case.powerless]
     await lane.renew(name)
     before = await lane.play(program, Case(case.program, "undisturbed"))
-    played = await lane.play(program, case)
-    assert len(played.acts) == len(case.orders), "a boundary was not reached: the case proved nothing"
-    assert {kind for kind, _ in judge(program, before, played, case)} & set(kinds)
+    found: set[str] = set()
+    # A worker that is stopped may have the store's lock in its hand: then nobody can take over before it goes on.
+    for _ in range(PLAYS if any(act.startswith("stop") for _, _, act in case.orders) else 1):
+        played = await lane.play(program, case)
+        assert len(played.acts) == len(case.orders), "a boundary was not reached: the case proved nothing"
+        found |= {kind for kind, _ in judge(program, before, played, case)}
+        if found & set(kinds):
+            break
+    assert found & set(kinds)
 
 
 @pytest.mark.slow

@@ -129,7 +129,7 @@ class SqliteConnection(Reading):
             self._card = self._card._replace(receives=bool(self._receivers))
             if self._lock is None:
                 self._lock = await asyncio.to_thread(members.hold, self._folder, self._card.name)
-                await self._peers.listen()
+                self._peers.listen()
             others = await committer.write(self._join)
         except BaseException:
             await committer.stop()
@@ -379,7 +379,7 @@ class SqliteConnection(Reading):
             if lost is not None:
                 os.close(lost)
         if not await asyncio.to_thread(self._peers.heard):
-            await self._peers.listen()
+            self._peers.listen()
         await self._committer.write(lambda db, now, messages: members.stay(db, now, self._card, messages))
 
     async def _catch_up(self) -> None:

@@ -20,6 +20,8 @@ from msgspec import Struct
 from .members import Peer
 
 BACKLOG_BYTES: Final = 1 << 20  # unread by a peer: it is stopped, and finds the rest in the file
+BACKLOG_PEERS: Final = 100  # connecting at once: as many as asyncio's servers hold
+DEAF_SECONDS: Final = 1.0  # where no descriptor is left for a peer that connects
 EARLY_NOTICES: Final = 1_000  # kept for a member that is listed but not connected yet
 LINE_LIMIT: Final = 1 << 20  # a notice holds one promise id
 
@@ -82,7 +84,8 @@ class Peers:
         self._listener = listener
         self._member = 0
         self._directory: int | None = None
-        self._server: asyncio.Server | None = None
+        self._ear: socket.socket | None = None
+        self._incoming: set[socket.socket] = set()
         self._wires: dict[int, _Wire] = {}
         self._reaching: set[int] = set()
         self._early: dict[int, list[Notice]] = {}
@@ -90,16 +93,25 @@ class Peers:
         self._commits = 0
         self._watching = False
 
-    async def listen(self) -> None:
-        """Open this process's socket, or another in its place; to be done before it is listed."""
+    def listen(self) -> None:
+        """Open this process's socket, or another in its place; to be done before it is listed, on the event loop.
+
+        Raises:
+            OSError: the folder cannot hold a socket.
+        """
         self._deafen()
-        bound = await asyncio.to_thread(self._bind)
-        self._server = await asyncio.start_unix_server(self._accept, sock=bound, limit=LINE_LIMIT)
+        if Path("/proc/self/fd").is_dir():
+            self._directory = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._ear = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        self._ear.bind(self._address(self._name))
+        self._ear.listen(BACKLOG_PEERS)
+        asyncio.get_running_loop().add_reader(self._ear, self._accept, self._ear)
 
     def _deafen(self) -> None:
-        server, self._server = self._server, None
-        if server is not None:
-            server.close()
+        ear, self._ear = self._ear, None
+        if ear is not None:
+            asyncio.get_running_loop().remove_reader(ear)
+            ear.close()
         directory, self._directory = self._directory, None
         if directory is not None:
             os.close(directory)
@@ -107,13 +119,6 @@ class Peers:
     def heard(self) -> bool:
         """Whether others can still find the socket."""
         return (self._folder / f"{self._name}.sock").exists()
-
-    def _bind(self) -> socket.socket:
-        if Path("/proc/self/fd").is_dir():
-            self._directory = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        bound.bind(self._address(self._name))
-        return bound
 
     def _address(self, name: str) -> str:
         # A socket's address is bound to 107 bytes, a folder's path is not.
@@ -134,13 +139,16 @@ class Peers:
 
     async def close(self) -> None:
         """Cut every wire."""
+        self._deafen()  # first: what came in afterwards would be cut by nobody
         for wire in self._wires.values():
             wire.close()
         for task in self._tasks:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
-        self._deafen()
+        for accepted in self._incoming:  # a task cancelled before its first step has taken nothing over
+            accepted.close()
+        self._incoming.clear()
 
     def send(self, member: int, notice: Notice) -> None:
         """Tell one member; one that is not connected yet is told when it is."""
@@ -185,14 +193,36 @@ class Peers:
         writer.write(_encoder.encode(Notice(hello=self._member)) + b"\n")
         await self._serve(peer.id, reader, writer)
 
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._spawn(self._greet(reader, writer))
+    def _accept(self, ear: socket.socket) -> None:
+        try:
+            accepted, _ = ear.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        except OSError:  # no descriptor is left: without a pause, the loop would spin on this until one is
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(ear)
+            loop.call_later(DEAF_SECONDS, self._hear_again, ear)
+            return
+        self._incoming.add(accepted)
+        self._spawn(self._greet(accepted))
 
-    async def _greet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _hear_again(self, ear: socket.socket) -> None:
+        if ear is self._ear:
+            asyncio.get_running_loop().add_reader(ear, self._accept, ear)
+
+    async def _greet(self, accepted: socket.socket) -> None:
+        self._incoming.discard(accepted)
+        try:
+            reader, writer = await asyncio.open_unix_connection(sock=accepted, limit=LINE_LIMIT)
+        except OSError:
+            return
         try:
             member = _decoder.decode(await reader.readline()).hello
         except (OSError, ValueError, msgspec.MsgspecError):
             writer.close()
+        except asyncio.CancelledError:
+            writer.close()
+            raise
         else:
             await self._serve(member, reader, writer)
 

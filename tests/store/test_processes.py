@@ -6,11 +6,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import json
 import os
+import resource
 import signal
+import socket
 import sys
 import time
+import warnings
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Self
@@ -334,11 +339,64 @@ async def test_who_loses_the_files_it_is_known_by_is_found_again(path: Path) -> 
         assert sorted(file.suffix for file in folder.iterdir()) == [".lock"] * 3 + [".sock"] * 2
 
 
+@pytest.mark.parametrize("turns", range(8))
+def test_who_connects_while_the_wires_are_cut_is_cut_too(path: Path, turns: int) -> None:
+    async def connect_and_close() -> None:
+        peers = Peers(path.parent, "me", Deaf())
+        peers.listen()
+        with socket.socket(socket.AF_UNIX) as late:
+            late.connect(str(path.parent / "me.sock"))
+            late.sendall(b'{"hello":7}\n')
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await peers.close()
+
+    with warnings.catch_warnings(record=True) as unclosed:
+        warnings.simplefilter("always")
+        asyncio.run(connect_and_close())
+        gc.collect()
+    assert [str(each.message) for each in unclosed] == []
+
+
+async def test_a_process_without_descriptors_hears_its_peers_when_it_has_some(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("perdure.engine.store.peers.DEAF_SECONDS", 0.05)
+    peers = Peers(path.parent, "me", Deaf())
+    peers.listen()
+    limits, full = resource.getrlimit(resource.RLIMIT_NOFILE), list[int]()
+    with socket.socket(socket.AF_UNIX) as late:
+        late.connect(str(path.parent / "me.sock"))
+        late.sendall(b'{"hello":7}\n')
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (late.fileno() + 10, limits[1]))
+            with contextlib.suppress(OSError):
+                full.extend(os.dup(0) for _ in range(1_000))
+            await asyncio.sleep(0.2)
+            assert not peers.connected(7)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+            for descriptor in full:
+                os.close(descriptor)
+        while not peers.connected(7):
+            await asyncio.sleep(0.01)
+        await peers.close()
+
+
+class Deaf:
+    """What a process does about its peers: nothing."""
+
+    def on_execute(self, task: str, version: int) -> None: ...
+    def on_fetch(self) -> None: ...
+    def on_changed(self) -> None: ...
+    def on_lost(self, member: int) -> None: ...
+
+
 async def test_a_look_that_fails_is_not_the_last(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with Member(path) as one, Member(path, group="other") as two:
         failed = asyncio.Event()
 
-        async def fails() -> None:
+        def fails() -> None:
             failed.set()
             raise OSError
 

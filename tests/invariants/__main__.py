@@ -167,7 +167,7 @@ class Share:
         program = PROGRAMS[case.program]
         began = time.monotonic()
         played = await self._lane.play(program, case)
-        self._since_new += 1
+        self._since_new += STATE if played.unplayed else 1
         wrong = judge(program, calm, played, case)
         took = round(time.monotonic() - began, 2)
         reached = len(played.acts)
@@ -175,6 +175,8 @@ class Share:
         self._progress.note(self._options.lane, done)
         if wrong:
             print(f"{case.name}: {wrong[0][0]}: {wrong[0][1][:300]}", flush=True)
+        if played.unplayed and calm is None:
+            raise RuntimeError(played.unplayed)  # there is nothing to hold the others against
         return played
 
 

@@ -25,7 +25,9 @@ TAKEN_OVER = ("worker", "stop\t", "silence")
 
 
 def judge(program: Program, calm: Played | None, played: Played, case: Case) -> list[tuple[str, str]]:
-    """Return what is wrong, as (kind, words): stuck, divergence, wrong result, wrong output, duplicate, lost effect."""
+    """Return what is wrong, as (kind, words): not played, stuck, divergence, wrong result, ..."""
+    if played.unplayed:
+        return [("not played", played.unplayed)]
     if played.stuck:
         return [("stuck", played.stuck)]
     wrong = list(_outcome(program, calm, played))

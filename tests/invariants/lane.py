@@ -33,6 +33,8 @@ __all__ = ["PATIENCE", "ROOT", "SHORT_LEASE", "Lane", "opened"]
 
 ROOT = Path(__file__).parents[2]
 
+#: Seconds after which a worker that cannot be reached should have been noticed dead, if it is.
+DEATH_NOTICED = 5.0
 #: Seconds without a kill after which an execution that has not ended is stuck; two or three are usual under load.
 PATIENCE = 60.0
 
@@ -211,8 +213,24 @@ class Lane:
         """Have a living worker do something."""
         reader, writer = await asyncio.open_unix_connection(self.folder / f"{name}.control")
         writer.write(what.encode() + b"\n")
-        await reader.readline()
+        heard = await reader.readline()
         writer.close()
+        if not heard:
+            msg = f"worker {name} has ended"
+            raise ConnectionResetError(msg)
+
+    async def _told(self, name: str, what: str) -> bool:
+        """Have a worker do something; False if it has ended: by an order of the case before, noticed only now."""
+        pid = self._pids[name]
+        try:
+            await self.tell(name, what)
+        except OSError:
+            async with asyncio.timeout(DEATH_NOTICED):
+                while self._pids.get(name) == pid:
+                    self._died.clear()
+                    await self._died.wait()
+            return False
+        return True
 
     # -- cases -----------------------------------------------------------------
 
@@ -224,14 +242,18 @@ class Lane:
         orders = orders_folder(self.folder) / session
         orders.with_suffix(".json").write_text(json.dumps(case.orders))
         await self._session(program, session)
-        await self._workers(case)
         playing = Playing(self, program, case, played)
         try:
+            await self._workers(case)
             for source in program.sources:
                 await playing.run(source)
             await playing.names()
         except Stuck as exc:
             played.stuck = str(exc)
+        except (OSError, RuntimeError) as exc:
+            # A worker that ended of itself, or cannot be reached: what it said of it is gone with the lane's folder.
+            logs = (path.read_text()[-2000:] for path in sorted(self.folder.glob("*.log")))
+            played.unplayed = "\n".join([repr(exc), *logs])
         with contextlib.suppress(FileNotFoundError):
             played.acts = orders.with_suffix(".acts").read_text().splitlines()
         with contextlib.suppress(FileNotFoundError):
@@ -256,7 +278,8 @@ class Lane:
         if case.workers > 1:
             await self.worker("b", elsewhere=case.elsewhere)
             # Whoever is to be disturbed begins; the other is heard when its turn comes.
-            await self.tell("b", "deaf")
+            while not await self._told("b", "deaf"):
+                await self.worker("b", elsewhere=case.elsewhere)
         else:
             await self.dismiss("b")
 

@@ -111,6 +111,8 @@ class Played:
     killed: Counter[str] = field(default_factory=Counter)
     contradicted: str = ""
     stuck: str = ""
+    unplayed: str = ""
+    """Why the case says nothing: a worker that ended of itself, or could not be reached."""
 
     @property
     def kills(self) -> int:

@@ -106,6 +106,8 @@ class Delta(_Model):
     units: dict[str, _Unit] = {}
     dead: list[int] = []
     losses: dict[str, tuple[Literal["lost", "rebuilt"], str, str] | None] = {}
+    #: What is stored and the guest that made this could not load.
+    absent: dict[str, tuple[Literal["lost"], str, str] | None] = {}
     early: dict[str, Any] = {}
     runtime: dict[str, Any] = {}
     texts: dict[str, list[Extent] | None] = {}
@@ -178,6 +180,7 @@ class Composed:
     names: dict[str, Any] = field(default_factory=dict)
     units: dict[str, dict[str, Any]] = field(default_factory=dict)
     losses: dict[str, Any] = field(default_factory=dict)
+    absent: dict[str, Any] = field(default_factory=dict)
     early: dict[str, Any] = field(default_factory=dict)
     runtime: dict[str, Any] = field(default_factory=dict)
     texts: dict[str, list[Extent]] = field(default_factory=dict)
@@ -211,12 +214,12 @@ class Composed:
         self.python, self.magic = delta.python or self.python, delta.magic or self.magic
         dead = set(map(str, delta.dead))
         self.units = {number: unit for number, unit in self.units.items() if number not in dead} | data.get("units", {})
-        for what in ("losses", "early", "runtime", "texts"):
+        for what in ("losses", "absent", "early", "runtime", "texts"):
             setattr(self, what, _merged(getattr(self, what), data.get(what, {})))
 
     def manifest(self) -> dict[str, Any]:
         """Return it as data, as a guest is given it."""
-        held = ("generation", "python", "magic", "names", "units", "losses", "early", "runtime", "texts")
+        held = ("generation", "python", "magic", "names", "units", "losses", "absent", "early", "runtime", "texts")
         return {"format": FORMAT, **{key: getattr(self, key) for key in held}}
 
     def whole(self) -> dict[str, Any]:
@@ -241,7 +244,7 @@ class Composed:
             "python": self.python,
             "names": len(self.names),
             "size": self.size(),
-            "lost": len(self.losses),
+            "lost": len(self.losses.keys() | self.absent.keys()),
         }
 
     def size(self) -> int:
@@ -258,7 +261,10 @@ class Composed:
                 continue
             kind, size = _described(value, roots, self.names)
             status, why, where = self.losses.get(name, ("kept", "", ""))
-            made.append(NameReport(name=name, type=kind, size=size, status=status, why=why, where=where))
+            stored = status != "lost" and name in self.absent
+            if stored:
+                status, why, where = self.absent[name]
+            made.append(NameReport(name=name, type=kind, size=size, status=status, why=why, where=where, stored=stored))
         return made
 
 

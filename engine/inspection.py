@@ -26,6 +26,8 @@ __all__ = ["outputs_of", "promises_of", "records_from", "shown_call", "tree_of"]
 AHEAD = 64
 #: Characters of a call's arguments that a line shows.
 SHOWN_ARGS = 160
+#: Variables that a step's line names.
+SHOWN_NAMES = 5
 
 
 async def promises_of(substrate: Substrate, execution: str) -> list[Promise]:
@@ -139,6 +141,7 @@ def _step(step: Promise, records: tuple[TreeNode, ...]) -> TreeNode:
     line = value.get("line")
     label = f"to line {line - 1} " if isinstance(line, int) and not value.get("final") else ""
     label += f"-> checkpoint of {manifest['names']} names, {manifest['size']} bytes" if manifest else ""
+    label += _losses(value.get("result") or {})
     return TreeNode(
         id=step.id,
         kind="step",
@@ -148,6 +151,16 @@ def _step(step: Promise, records: tuple[TreeNode, ...]) -> TreeNode:
         settled_at=step.settled_at,
         children=records,
     )
+
+
+def _losses(result: dict[str, Any]) -> str:
+    """Return the variables that were not kept, or that its process could not load, as a step's line ends."""
+    said = ""
+    for what, title in (("lost", "not kept"), ("not_restored", "not restored")):
+        names = [str(report.get("name")) for report in result.get(what) or ()]
+        more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+        said += f", {title}: {', '.join(names[:SHOWN_NAMES])}{more}" if names else ""
+    return said
 
 
 def _record(record: Promise) -> TreeNode:

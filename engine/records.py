@@ -67,7 +67,11 @@ class ErrorInfo(_Data):
 
 
 class NameReport(_Data):
-    """One variable in a checkpoint: kept as it was, rebuilt (near enough, ``why`` says how), or lost (``why``)."""
+    """One variable in a checkpoint: kept as it was, rebuilt (near enough, ``why`` says how), or lost (``why``).
+
+    ``where`` is the part of it that is meant, if not all of it. What is lost and ``stored`` could not be loaded by the
+    last process that restored the session, for want of a library, say: each restore tries it again.
+    """
 
     name: str
     type: str
@@ -75,6 +79,7 @@ class NameReport(_Data):
     status: Literal["kept", "rebuilt", "lost"] = "kept"
     why: str = ""
     where: str = ""
+    stored: bool = False
 
     @property
     def earlier(self) -> bool:
@@ -131,7 +136,10 @@ class Result(_Data):
     blocking: tuple[str, ...] = ()
     merged: Merged | None = None
     rolled_back: bool = False
+    #: Variables that the next execution will not find as they were.
     lost: tuple[NameReport, ...] = ()
+    #: Variables that are stored, and that the process which ran this could not load.
+    not_restored: tuple[NameReport, ...] = ()
     left: tuple[str, ...] = ()
     #: State of libraries and of the process that the code changed, and the next execution may not find.
     changed: tuple[str, ...] = ()

@@ -90,7 +90,8 @@ async def _can_roll_back(services: Services, before: str | None, base: Base) -> 
     if base.value is None:
         return
     composed = await compose(services.promises, services.blobs, base.value)
-    lost = [report.name for report in composed.reports() if report.status == "lost"] if composed else []
+    reports = composed.reports() if composed else []
+    lost = [report.name for report in reports if report.status == "lost" and not report.stored]
     left = list((base.value.get("result") or {}).get("left", ()))
     if lost or left:
         names = ", ".join([*lost, *left][:SHOWN_NAMES])

@@ -82,6 +82,8 @@ class Saved:
 
     record: Recorded
     lost: tuple[NameReport, ...]
+    absent: tuple[NameReport, ...]
+    """What is stored and its guest could not load."""
     notes: list[str]
 
 
@@ -150,8 +152,9 @@ async def save(
         record = await whole_record(composed, blobs)
         live, added, depth, inside = _live(composed), 0, 1, _inline_size(record)
     run.guest.held = Held(step, depth, inside, live, added, composed)
-    lost = tuple(report for report in composed.reports() if report.status == "lost") if composed.losses else ()
-    return Saved(record, lost, notes)
+    lost = [report for report in composed.reports() if report.status == "lost"] if record.lost else []
+    not_kept, absent = ([report for report in lost if report.stored is stored] for stored in (False, True))
+    return Saved(record, tuple(not_kept), tuple(absent), notes)
 
 
 def _unpacked(content: Data) -> tuple[dict[str, Any], memoryview]:

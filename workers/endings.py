@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from perdure.engine.blobs import Data
     from perdure.engine.checkpoints import Recorded
     from perdure.engine.durable import Attempt, Promise
-    from perdure.engine.records import Stop
+    from perdure.engine.records import NameReport, Stop
     from perdure.engine.settings import Variables
 
     from .admission import Job
@@ -54,6 +54,8 @@ class Ending:
     started: float
     #: Of the settled steps; what an execution has come to whose guest is gone.
     totals: Totals = Totals()  # noqa: RUF009 - a constant
+    #: What the last guest could not load, should it be gone at the end.
+    not_restored: tuple[NameReport, ...] = ()
 
     async def commit(self, run: Run, done: Done) -> Result:
         """Settle the step of code that ended, with the namespace it leaves. Raises GuestDied, OSError."""
@@ -79,6 +81,8 @@ class Ending:
             }
         )
         await self._settle(run.step, run, result, saved.record)
+        # To whom it serves next, what was bound to something else since is not missing.
+        run.guest.not_restored = saved.absent
         return result
 
     async def roll_back(self, run: Run, base: str | None, done: Done) -> Result:
@@ -211,6 +215,7 @@ class Ending:
             isolation=self.job.head.settings.isolation,
             layers=run.guest.layers if run else (),
             missing=run.guest.missing if run else (),
+            not_restored=run.guest.not_restored if run else self.not_restored,
             base=self.job.base.step,
             attempts=self.attempt.version,
             kept_guest=run.kept if run else False,

@@ -27,6 +27,8 @@ from .zygote import STATUS_TIMEOUT, UNKNOWN, ZygoteGone
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from perdure.engine.records import NameReport
+
     from .checkpoints import Held
     from .orders import Config
     from .zygote import Forked, Zygote
@@ -153,6 +155,8 @@ class Guest:
     missing: tuple[str, ...] = ()
     python: str = ""
     frozen: bool = False
+    #: Variables that are stored and that it could not load.
+    not_restored: tuple[NameReport, ...] = ()
     #: What the next checkpoint of it adds to; None: nothing, it is new.
     held: Held | None = None
     pidfd: int = -1

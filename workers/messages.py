@@ -39,6 +39,10 @@ MAX_PATH = 4096
 MAX_ENTERED = 100_000
 
 
+#: Names that a restore says it could not load.
+MAX_ABSENT = 200
+
+
 class ProtocolViolation(Exception):
     """The guest sent what a guest never sends; it is killed."""
 
@@ -73,6 +77,9 @@ class Ready(_Message):
 
 class Restored(_Message):
     t: Literal["restored"]
+    #: What is stored and could not be loaded: name, status, why, where in it; and how many there are besides.
+    absent: Annotated[list[tuple[Path, Literal["lost"], str, str]], Field(max_length=MAX_ABSENT)] = []
+    more: Annotated[int, Field(ge=0)] = 0
 
 
 class StreamOpened(_Message):

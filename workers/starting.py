@@ -10,6 +10,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from perdure.engine.checkpoints import compose, recorded
+from perdure.engine.records import NameReport
 
 from .checkpoints import held_by, packed, restore_workspace
 from .guests import Guest, GuestDied, GuestFailed, WorkspaceLock
@@ -20,6 +21,7 @@ from .orders import Restore
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from perdure.engine.checkpoints import Composed
     from perdure.engine.sessions import Base
 
     from .admission import Job
@@ -50,14 +52,15 @@ async def fresh_guest(
     finally:
         lock.release()
     if composed is not None and base.step is not None and base.value is not None:
-        await _restore(guest, await packed(composed, services.blobs))
+        answer = await _restore(guest, await packed(composed, services.blobs))
+        guest.not_restored = _not_restored(composed, answer)
         record = recorded(base.value)
         if record is not None:
             held_by(guest, base.step, record, composed)
     return guest
 
 
-async def _restore(guest: Guest, content: Sequence[bytes | memoryview]) -> None:
+async def _restore(guest: Guest, content: Sequence[bytes | memoryview]) -> Restored:
     try:
         stream = await guest.link.send_stream(content)
         await guest.link.send(Restore(stream=stream))
@@ -71,3 +74,19 @@ async def _restore(guest: Guest, content: Sequence[bytes | memoryview]) -> None:
         await guest.kill("it spoke while it was restored")
         msg = f"the guest answered a restore with {answer.t}"
         raise GuestFailed(msg)
+    return answer
+
+
+def _not_restored(composed: Composed, answer: Restored) -> tuple[NameReport, ...]:
+    """Return what the guest says that it could not load, as far as it is about variables that there are."""
+    if not answer.absent:
+        return ()
+    known = {report.name: report for report in composed.reports()}
+    told = [
+        known[name].model_copy(update={"status": status, "why": why, "where": where, "stored": True})
+        for name, status, why, where in answer.absent
+        if name in known
+    ]
+    if answer.more:
+        told.append(NameReport(name=f"and {answer.more} more", type="", status="lost", stored=True))
+    return tuple(told)

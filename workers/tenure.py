@@ -218,6 +218,7 @@ class Tenure:
             files = submission.files if not self._step else {}
             guest = await fresh_guest(services, job, self._base, files, self._isolation)
         handlers, totals = self._live.handlers, self._ending.totals
+        self._ending.not_restored = guest.not_restored
         run = Run(guest, self._attempt.id, self._step, journal, handlers, services.blobs, services.identity, totals)
         if not (kept or self._step or records or self._deaths.any):
             self._kept = False  # It was gone when it was wanted: nothing of this execution ran in it.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
-    from ..records import Beat, TreeNode
+    from ..records import Beat, NameReport, TreeNode
 
 __all__ = [
     "answer",
@@ -37,6 +37,7 @@ __all__ = [
     "list_variables",
     "show_output",
     "show_tree",
+    "why_of",
 ]
 
 #: Steps of an execution that are drawn: the first, and the last; what lies between is counted.
@@ -165,8 +166,15 @@ async def list_variables(state: Path, session: str, *, json: bool) -> None:
         for report in reports:
             _print_json(report)
         return
-    rows = [[report.name, report.type, str(report.size), report.status, report.why] for report in reports]
+    rows = [[report.name, report.type, str(report.size), report.status, why_of(report)] for report in reports]
     _table(["NAME", "TYPE", "BYTES", "STATUS", "WHY"], rows)
+
+
+def why_of(report: NameReport) -> str:
+    """Show what became of a variable, of which part of it, and whether it can come back."""
+    where = f"{report.where}: " if report.where else ""
+    stays = "; it is stored, and the next restore tries again" if report.stored else ""
+    return f"{where}{report.why}{stays}"
 
 
 async def show_output(state: Path, execution: str, offset: int, *, follow: bool, json: bool) -> None:

@@ -192,6 +192,10 @@ class Following:
             names = ", ".join(f"{report.name} ({report.why})" for report in lost[:SHOWN_LOST])
             more = f" and {len(lost) - SHOWN_LOST} more" if len(lost) > SHOWN_LOST else ""
             say(f"not kept for the next execution: {names}{more}", self._choices)
+        if result.not_restored and not result.kept_guest:
+            names = ", ".join(f"{report.name} ({report.why})" for report in result.not_restored[:SHOWN_LOST])
+            more = f" and {len(result.not_restored) - SHOWN_LOST} more" if len(result.not_restored) > SHOWN_LOST else ""
+            say(f"could not be restored here, and stays stored: {names}{more}", self._choices)
         if result.changed and (self._value or self._choices.session is not None):
             say(f"the next execution may not find: {'; '.join(result.changed[:SHOWN_REASONS])}", self._choices)
         for each in result.prevented[:SHOWN_REASONS]:

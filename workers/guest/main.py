@@ -68,6 +68,8 @@ VERIFY_AFTER = 1.0
 
 #: What begins a checkpoint, sent or received: the length of the JSON before the data.
 _LENGTH = struct.Struct(">I")
+#: Names that a restore says it could not load, and characters of each, of why, and of where in it.
+TOLD, TOLD_CHARACTERS = 200, 500
 #: Data that is received starts on a page.
 _PAGE = 4096
 
@@ -386,10 +388,17 @@ class Guest:
         self._given = self.checkpoints.generation
         self.losses.take(loaded.reports, self.namespace.dict)
         self.watcher.take()
-        self.hub.send({"t": "restored"})
+        self.hub.send({"t": "restored", **_absent(loaded.absent)})
 
     def _live(self) -> dict[str, object]:
         return {"loop": self.executor.loop}
+
+
+def _absent(names: dict[str, list[str]]) -> Message:
+    """Return what a restore says that it could not load; more than fits one message is counted."""
+    short = [(name, *what) for name, what in names.items() if len(name) <= TOLD_CHARACTERS]
+    told = [[each[:TOLD_CHARACTERS] for each in what] for what in short[:TOLD]]
+    return {"absent": told, "more": len(names) - len(told)} if names else {}
 
 
 def main(beneath: Beneath | None = None, template: Guest | None = None) -> None:

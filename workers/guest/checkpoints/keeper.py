@@ -173,7 +173,7 @@ class Keeper:
         data: dict[str, Any] = {"format": FORMAT, "generation": known.generation + 1, "since": known.generation}
         if not known.generation:
             data.update(python=".".join(map(str, sys.version_info[:3])), magic=importlib.util.MAGIC_NUMBER.hex())
-        losses = find_losses(known, run, live)
+        losses, known.absent = find_losses(known, run, live)
         retired = [record for unit in run.replaced.values() for record in unit.records()]
         retired += self._store_units(run, data)
         dead = sorted(number for number, unit in run.replaced.items() if unit.stored is not None)
@@ -181,6 +181,7 @@ class Keeper:
             data["dead"] = dead
         tell_names(known, run, data)
         tell("losses", known.losses, losses, data)
+        tell("absent", known.told_absent, known.absent, data)
         tell("early", known.early, early, data)
         tell("runtime", known.runtime, runtime, data)
         retired += tell_texts(known, self._library, texts, data)
@@ -268,6 +269,7 @@ class Keeper:
             "names": {escaped(name): known.names[name] for name in known.order},
             "units": {str(number): unit.as_data() for number, unit in known.units.items()},
             "losses": known.losses,
+            "absent": known.told_absent,
             "early": known.early,
             "runtime": known.runtime,
             "texts": {escaped(key): text[2].extents() for key, text in known.texts.items()},

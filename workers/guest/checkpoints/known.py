@@ -79,6 +79,10 @@ class Known:
     early: dict[str, Any] = field(default_factory=dict)
     runtime: dict[str, Any] = field(default_factory=dict)
     losses: dict[str, list[str]] = field(default_factory=dict)
+    absent: dict[str, list[str]] = field(default_factory=dict)
+    """Names of which something is stored and could not be loaded here: [status, why, where]."""
+    told_absent: dict[str, list[str]] = field(default_factory=dict)
+    """Those of the last checkpoint: what the process that made it could not load."""
     marks: dict[str, Any] = field(default_factory=dict)
     peeks: dict[str, Any] = field(default_factory=dict)
 
@@ -153,6 +157,7 @@ class Known:
         self.early = dict(manifest["early"])
         self.runtime = dict(manifest["runtime"])
         self.losses = dict(manifest["losses"])
+        self.absent, self.told_absent = loaded.absent, dict(manifest.get("absent", {}))
         self.texts = loaded.texts
         self.sources = {source for unit in self.units.values() for source in unit.sources}
         for unit in self.units.values():

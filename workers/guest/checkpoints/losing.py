@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from . import report
-from .lost import Lost
+from .lost import Lost, describe
 from .recompute import REMADE
 from .units import Loss, Unit, closure
 
@@ -18,8 +18,15 @@ if TYPE_CHECKING:
 __all__ = ["find_losses"]
 
 
-def find_losses(known: Known, run: Pass, live: Mapping[str, object]) -> dict[str, list[str]]:
-    """Return, by name, what is lost or was remade: [status, why, where]; units are told what they lost."""
+type Losses = dict[str, list[str]]
+"""By name: [status, why, where]."""
+
+
+def find_losses(known: Known, run: Pass, live: Mapping[str, object]) -> tuple[Losses, Losses]:
+    """Return what is lost or was remade, and what is stored and could not be loaded here.
+
+    Units are told what they lost.
+    """
     wanted: dict[int, Finding] = {}
     numbers: dict[int, tuple[Unit, int]] = {}
     failed = news = False
@@ -35,21 +42,26 @@ def find_losses(known: Known, run: Pass, live: Mapping[str, object]) -> dict[str
         numbers.update((id(finding.thing), (unit, at)) for at, finding in enumerate(written.findings))
         failed = failed or bool(written.failures)
         news = news or before != unit.losses
-    if not wanted and not failed and not known.losses:
-        return {}
+    if not wanted and not failed and not known.losses and not known.absent:
+        return {}, {}
     search = _Search(known, run, wanted, numbers, {id(thing) for thing in live.values()})
     losses = {name: loss for name, loss in known.losses.items() if name in known.roots}
+    absent = {name: loss for name, loss in known.absent.items() if name in known.roots}
     for name, root in known.roots.items():
-        if not news and known.unit_of[root] not in run.written:
+        bound = name in run.changed
+        if not (news or bound or known.unit_of[root] in run.written):
             continue
         reached = closure([known.unit_of[root]], known.follow)
-        if reached.isdisjoint(run.written):
+        if not bound and reached.isdisjoint(run.written):
             continue
-        losses.pop(name, None)
-        loss = search.loss_of(name, root, reached)
-        if loss is not None:
-            losses[name] = loss
-    return losses
+        for table, loss in zip((losses, absent), search.losses_of(name, root, reached), strict=True):
+            table.pop(name, None)
+            if loss is not None:
+                table[name] = loss
+    for name, lost in known.unloaded.items():
+        if run.values.get(name) is lost:
+            absent[name] = ["lost", describe(lost)[1], ""]
+    return losses, absent
 
 
 class _Search:
@@ -66,29 +78,41 @@ class _Search:
         self._wanted = wanted
         self._numbers = numbers
         self._lived = lived
+        # By what stands for it.
+        self._absent = {
+            id(lost): loss
+            for unit in known.units.values()
+            for lost, loss in zip(unit.unloaded, unit.losses, strict=False)
+        }
 
-    def loss_of(self, name: str, root: int, reached: set[int]) -> list[str] | None:
-        """Return what is said of a name whose value leads to these units."""
+    def losses_of(self, name: str, root: int, reached: set[int]) -> tuple[list[str] | None, list[str] | None]:
+        """Return what is said of a name whose value leads to these units: what was not kept, what was not loaded."""
         units, written = self._known.units, self._run.written
         unit = units[self._known.unit_of[root]]
         which = next(at for at, other in enumerate(unit.roots) if other.number == root)
         made = written.get(unit.number)
         if made is not None and which in made.failures:
-            return ["lost", made.failures[which], ""]
+            return ["lost", made.failures[which], ""], None
         if not any(units[number].losses for number in reached):
-            return None
-        wanted = self._wanted
-        paths = report.find(name, self._run.values[name], set(wanted), self._lived) if wanted else {}
-        for thing, path in paths.items():
+            return None, None
+        wanted, absent = self._wanted, self._absent
+        looked_for = wanted.keys() | absent.keys()
+        paths = report.find(name, self._run.values[name], looked_for, self._lived) if looked_for else {}
+        for thing in paths.keys() & wanted.keys():
             home, at = self._numbers[thing]
-            home.places.setdefault(str(at), path)
-        found = [(_loss(wanted[thing]), path) for thing, path in paths.items()]
+            home.places.setdefault(str(at), paths[thing])
+        found = [(absent[thing] if thing in absent else _loss(wanted[thing]), path) for thing, path in paths.items()]
         if made is not None:
             first = made.found_in[which - 1] if which else 0
             own = made.findings[first : made.found_in[which]]
             found += [(_loss(each), "") for each in own if id(each.thing) not in paths]
-        found += [(loss, "") for number in sorted(reached - written.keys()) for loss in units[number].losses]
-        return _worst(name, found)
+        told = {id(absent[thing]) for thing in paths.keys() & absent.keys()}
+        unwritten = [loss for number in sorted(reached - written.keys()) for loss in units[number].losses]
+        found += [(loss, "") for loss in unwritten if id(loss) not in told]
+        return (
+            _worst(name, [each for each in found if not each[0].stored]),
+            _worst(name, [each for each in found if each[0].stored]),
+        )
 
 
 def _loss(finding: Finding) -> Loss:

@@ -18,7 +18,7 @@ from .packs import holds
 from .pieces import Record, cut
 from .storage import Storage
 from .stream import Reader
-from .units import Root, Unit
+from .units import Loss, Root, Unit, closure
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -70,6 +70,8 @@ class Loaded:
     text: dict[str, str] = field(default_factory=dict)
     """The texts of the guest's own."""
     reports: list[report.NameReport] = field(default_factory=list)
+    absent: dict[str, list[str]] = field(default_factory=dict)
+    """What is lost although it is stored, by name: [status, why, where]."""
 
 
 class Restoration:
@@ -103,6 +105,7 @@ class Restoration:
         self._values: dict[int, Any] = {}
         self._unloaded: dict[int, Lost] = {}
         self._losses: dict[int, tuple[str, str]] = {}
+        self._stand_ins: list[tuple[Lost, int]] = []
         self._check()
         self._late = self._find_late()
         self._shared = _shared_extents(self._data.values())
@@ -215,7 +218,7 @@ class Restoration:
         return [self._unit_of[ref] for ref in self._data[number].get("refs", ()) if ref in self._unit_of]
 
     def _load_unit(self, number: int) -> None:
-        data = self._data[number]
+        data, before = self._data[number], len(self._stand_ins)
         roots = [Root(*root) for root in data["roots"]]
         stream = self._bytes(data["stream"])
         unit = Unit(number, roots, set(data.get("refs", ())), places=dict(data.get("places", {})))
@@ -229,6 +232,8 @@ class Restoration:
             unit.code = frozenset(rebuild.codes)
         if all(root.number in self._unloaded for root in roots):
             unit.unloaded = tuple(self._unloaded[root.number] for root in roots)
+        told = [describe(lost) for lost, _home in self._stand_ins[before:]]
+        unit.losses = [Loss("lost", what, why, stored=True) for what, why, _where in told]
         self._loaded.units[number] = unit
 
     def _read(self, reader: Reader, which: int, root: Root) -> Any:
@@ -241,12 +246,14 @@ class Restoration:
             self._losses[root.number] = why, ""
             lost = Lost(f"an object of type {root.type}" if root.type else "a value", why, name)
             self._unloaded[root.number] = lost
+            self._stand_ins.append((lost, self._unit_of[root.number]))
             return lost
         for stand_in in rebuild.stand_ins[before:]:
             what, why, where = describe(stand_in)
             if not where:
                 path = report.find(name, value, {id(stand_in)}).get(id(stand_in), "")
                 place(stand_in, path)
+                self._stand_ins.append((stand_in, self._unit_of[root.number]))
                 self._losses[root.number] = (why, "") if path == name else (f"{what}: {why}", path)
         return value
 
@@ -317,18 +324,32 @@ class Restoration:
         ambient.apply_late(late, self._manifest["early"])
 
     def _report(self) -> None:
-        losses = self._manifest["losses"]
+        losses, absent = self._manifest["losses"], self._loaded.absent
         for name, value in self._names.items():
             if name.startswith(AMBIENT):
                 continue
             root = value[0] if type(value) is list else None
             status, why, where = losses.get(name, ("kept", "", ""))
-            if root in self._losses:
-                status, (why, where) = "lost", self._losses[root]
-            elif root is None and status == "kept" and type(self._namespace.get(name)) is Lost:
-                status, why = "lost", describe(self._namespace[name])[1]
+            if status != "lost" and (loss := self._absent(name, root)) is not None:
+                status, why, where = absent[name] = loss
             kind, size = self._described(name, root)
             self._loaded.reports.append(report.NameReport(name, kind, size, status, why, where))
+
+    def _absent(self, name: str, root: int | None) -> list[str] | None:
+        """Return what of a name's value is stored and could not be loaded."""
+        if root is None:
+            value = self._namespace.get(name)
+            return ["lost", describe(value)[1], ""] if type(value) is Lost else None
+        if root in self._losses:
+            return ["lost", *self._losses[root]]
+        reached = closure([self._unit_of[root]], self._needs) if self._stand_ins else set()
+        found = {id(lost): lost for lost, home in self._stand_ins if home in reached}
+        if not found:
+            return None
+        paths = report.find(name, self._values[root], set(found)) if len(self._loaded.absent) < PLACED else {}
+        number, path = next(iter(paths.items()), (next(iter(found)), ""))
+        what, why, _where = describe(found[number])
+        return ["lost", f"{what}: {why}", path]
 
     def _described(self, name: str, root: int | None) -> tuple[str, int]:
         if root is None:
@@ -337,6 +358,8 @@ class Restoration:
         return found.type, found.size
 
 
+#: Names whose values are searched for where in them hangs what could not be loaded: it takes time for each.
+PLACED = 100
 #: Numbers of an extent that stands for itself once.
 _ONE_PIECE = 3
 _DEFINITIONS = frozenset({"function", "type"})

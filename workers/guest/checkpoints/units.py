@@ -32,6 +32,8 @@ class Loss:
     why: str
     opaque: bool = False
     """Whether it may lead to anything: a thread, a generator; not a stand-in."""
+    stored: bool = False
+    """Whether it is lost to this process only: what is stored could not be loaded here, and stays."""
 
 
 @dataclass(slots=True)

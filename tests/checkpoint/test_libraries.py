@@ -71,7 +71,8 @@ def test_a_library_that_is_missing_costs_what_needs_it_and_says_its_name(session
         "assert repr(a).startswith('<lost') and d['plain'] is a and fine == [b'fine'] and two is fine"
     ).loaded
     lost = {name: entry["why"] for name, entry in report.items() if entry["status"] == "lost"}
-    assert lost.keys() == {"a", "b", "c", "e", "helper", "library", "only"}, report
+    assert lost.keys() == {"a", "b", "c", "d", "e", "helper", "library", "only"}, report
+    assert report["d"]["where"] == "d['plain']"
     assert all("library" in why for why in lost.values()), lost
     again = session.run("assert repr(a).startswith('<lost') and two is fine")
     assert again.loaded["a"]["status"] == "lost"

@@ -188,6 +188,9 @@ def test_options_of_matplotlib(session: Session) -> None:
         import matplotlib; matplotlib.use('Agg')
         import matplotlib.pyplot as plt
         plt.style.use('ggplot'); plt.rcParams['figure.figsize'] = (3, 2); plt.rc('lines', linewidth=5)
+        # As seaborn sets them: colours as tuples, a style as a member of an enumeration.
+        plt.rc('lines', solid_capstyle='round')
+        plt.rcParams['axes.prop_cycle'] = plt.cycler(color=[(0.5, 0.25, 0.0), (0.0, 0.5, 1.0)], linestyle=['-', '--'])
         """)
     )
     session.run(
@@ -195,8 +198,10 @@ def test_options_of_matplotlib(session: Session) -> None:
         fresh = dict(matplotlib.rcParams)
         assert matplotlib.get_backend().lower() == 'agg' and fresh['figure.figsize'] == [3, 2]
         assert fresh['lines.linewidth'] == 5 and fresh['axes.facecolor'] == '#E5E5E5'
-        assert fresh['axes.prop_cycle'].by_key()['color'][0] == '#E24A33'
-        plt.rcdefaults(); del fresh
+        styles = fresh['axes.prop_cycle'].by_key()
+        assert styles == {'color': [(0.5, 0.25, 0.0), (0.0, 0.5, 1.0)], 'linestyle': ['-', '--']}
+        assert fresh['lines.solid_capstyle'] == 'round' and type(fresh['lines.solid_capstyle']) is not str
+        plt.rcdefaults(); del fresh, styles
         """)
     )
     session.run("assert matplotlib.rcParams['lines.linewidth'] == 1.5")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from perdure.workers.confine import grants
 from perdure.workers.confine.errors import InterpreterUnusable, PolicyRefused
 from perdure.workers.confine.interpreter import Interpreter, inspect_interpreter
 from perdure.workers.confine.policy import Readable, readable_paths, strict_policy
-from perdure.workers.guest import confine_seccomp, confine_syscalls
+from perdure.workers.guest import confine_seccomp, confine_syscalls, launch
 
 from .kit import run_guest
 
@@ -99,6 +100,18 @@ def test_a_package_refused_is_named_and_not_importable(interpreter: Interpreter,
     policy = strict_policy(readable, [tree / "state/workspace"])
     outcome = run_guest(policy, "import json; open('x', 'w').close()")
     assert outcome.done, outcome
+
+
+def test_whoever_asks_how_much_of_the_machine_there_is_may_read_it(interpreter: Interpreter, workspaces: Path) -> None:
+    readable = readable_paths(interpreter, private=[workspaces])
+    for version in ("cpu/cpu.cfs_quota_us", "cpu.max"):
+        quota = Path("/sys/fs/cgroup") / version
+        assert not quota.exists() or quota in readable.granted
+
+
+def test_what_a_guest_loads_is_named_where_it_really_lies() -> None:
+    places = [Path(place) for place in launch.environment()["PERDURE_GUEST"].split(os.pathsep)]
+    assert places == [place.resolve() for place in places] == launch.needed_files()
 
 
 @pytest.mark.parametrize("machine", confine_syscalls.ARCHITECTURES)

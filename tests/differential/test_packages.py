@@ -29,6 +29,12 @@ WORK = {
     "sklearn": "from sklearn.datasets import make_classification\nfrom sklearn.ensemble import RandomForestClassifier\n"
     "X, y = make_classification(300, random_state=0)\n"
     "float(RandomForestClassifier(20, random_state=0, n_jobs=2).fit(X, y).score(X, y)) > 0.9",
+    "joblib": "from joblib import Parallel, delayed\nfrom sklearn.datasets import make_classification\n"
+    "from sklearn.linear_model import LogisticRegression\nfrom sklearn.model_selection import GridSearchCV\n"
+    "X, y = make_classification(80, random_state=0)\n"
+    "best = GridSearchCV(LogisticRegression(), {'C': [0.1, 1]}, n_jobs=-1).fit(X, y).best_score_\n"
+    "also = [Parallel(2, backend=name)(delayed(pow)(n, 2) for n in range(3)) for name in ('loky', 'multiprocessing')]\n"
+    "float(best) > 0.5 and also == [[0, 1, 4]] * 2 and Parallel(2, require='sharedmem')([delayed(abs)(-1)]) == [1]",
     "polars": "import polars as pl\nd = pl.DataFrame({'k': ['a', 'b', 'a'], 'v': [1, 2, 3]})\n"
     "d.lazy().group_by('k').agg(pl.col('v').sum()).sort('k').collect()['v'].to_list() == [4, 2]",
     "sympy": "import sympy as sp\nx = sp.symbols('x')\nsp.integrate(x * sp.sin(x), x) == -x * sp.cos(x) + sp.sin(x)",

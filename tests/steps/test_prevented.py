@@ -151,6 +151,13 @@ def test_the_thread_that_redraws_bars_of_tqdm_is_not_started(host: Host) -> None
     assert (steps, prevented) == ([1, 2, 3], [])
 
 
+def test_what_a_library_forgets_with_a_function_that_it_made_does_not_count(host: Host) -> None:
+    made = "import weakref; from tqdm.utils import disp_len\ndef f(): pass\nweakref.finalize(f, disp_len, 'x')\n"
+    code = f"{made}y = 2\ny"
+    steps, prevented = steps_and_reasons(host, code)
+    assert (steps, prevented) == ([1, 2, 3, 4, 5], [])
+
+
 def test_what_the_base_had_lost_already_does_not_count() -> None:
     story = play("x = 1\nnext(g)\ny = 2\ny", steps=AT_EVERY_STATEMENT, before=("g = (n for n in 'abc')",), look="")
     # The harness takes no checkpoint between executions, so the generator is new to the first step.

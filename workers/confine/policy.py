@@ -31,7 +31,7 @@ from .errors import PolicyRefused
 from .grants import Refused, outermost, sift, with_linked_packages
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from .interpreter import Interpreter
 
@@ -52,6 +52,12 @@ _SYSTEM: Final = (
 _FACTS: Final = (
     *("/proc/self", "/proc/meminfo", "/proc/cpuinfo", "/proc/stat"),
     *("/sys/devices/system/cpu/online", "/sys/devices/system/cpu/possible"),
+)
+# How much of the machine this process may use. What finds such a file and may not read it gives up: joblib, DuckDB.
+_CGROUP: Final = Path("/sys/fs/cgroup")
+_QUOTAS: Final = (
+    *("cpu.max", "memory.max", "memory.high", "cpu.cfs_quota_us", "cpu.cfs_period_us", "memory.limit_in_bytes"),
+    *("cpuset.cpus", "cpuset.cpus.effective"),
 )
 _DEVICES: Final = ("/dev/null", "/dev/zero", "/dev/full")
 _PREFIX_PARTS: Final = ("lib", "lib64", "share", "ssl")
@@ -167,8 +173,22 @@ def readable_paths(
     everything = [*wanted, *with_linked_packages(interpreter.search_path)]
     kept_apart = tuple(path.resolve() for path in private)
     sifted = sift(everything, private=kept_apart)
-    system = tuple(path for path in map(Path, (*_SYSTEM, *_FACTS)) if path.exists())
+    system = tuple(path for path in (*map(Path, (*_SYSTEM, *_FACTS)), *_quotas()) if path.exists())
     return Readable(outermost((*system, *sifted.granted)), sifted.links, sifted.refused, kept_apart)
+
+
+def _quotas() -> Iterator[Path]:
+    """Where the limits of this process's control groups can be, of either version, and of those that they lie in."""
+    try:
+        groups = Path("/proc/self/cgroup").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return
+    for line in groups:
+        _, controllers, group = [*line.split(":", 2), "", ""][:3]
+        parts = tuple(part for part in Path(group).parts if part not in {"/", ".."})
+        for controller in {"", controllers, *controllers.split(",")}:
+            for depth in range(len(parts) + 1):
+                yield from (_CGROUP.joinpath(controller, *parts[:depth], name) for name in _QUOTAS)
 
 
 def strict_policy(

@@ -19,7 +19,7 @@ from . import entropy
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["install"]
+__all__ = ["install", "without_processes"]
 
 #: Set by ``install``: the session's folder (as it is named, and where it is), and what has this thread read beside the
 #: code (1) or as the code (0).
@@ -37,6 +37,12 @@ def install(workspace: str, beside: Callable[[int], int]) -> None:
         _tune(name)
 
 
+def without_processes() -> None:
+    """From now on no process can be started: say so to libraries that start them unasked."""
+    _TUNED["joblib.parallel"] = _in_this_process
+    _tune("joblib.parallel")
+
+
 def _tune(name: str) -> None:
     """Set what a library does in the background, if it is one of those and is there: code may set it back."""
     module = sys.modules.get(name)
@@ -46,6 +52,20 @@ def _tune(name: str) -> None:
 
 def _without_monitor(module: Any) -> None:
     module.tqdm.monitor_interval = 0
+
+
+def _in_this_process(module: Any) -> None:
+    """``n_jobs=2`` is done one after another, as ``n_jobs=1`` is: scikit-learn would end with a PermissionError."""
+
+    def one_after_another(**options: Any) -> Any:
+        backend = module.SequentialBackend(**options)
+        # Whoever asks for threads is given threads all the same.
+        backend.uses_threads, backend.supports_sharedmem, backend.supports_inner_max_num_threads = False, False, True
+        return backend
+
+    if hasattr(module, "SequentialBackend") and hasattr(module, "register_parallel_backend"):
+        for name in ("loky", "multiprocessing"):
+            module.register_parallel_backend(name, one_after_another)
 
 
 #: The thread that redraws progress bars would run for ever: no step could end, and nothing that waits be put away.

@@ -68,7 +68,8 @@ def environment(python: str = sys.executable) -> dict[str, str]:
         "MPLBACKEND": BACKEND,
         **dict.fromkeys(threads, "1"),
         **_preloaded(),
-        _PLACES: os.pathsep.join((str(Path(__file__).parent), _folder_of("cloudpickle"), _values())),
+        # Where they really lie: in namespaces of its own the links of a source tree are not there.
+        _PLACES: os.pathsep.join(map(str, needed_files())),
     }
 
 

@@ -94,6 +94,12 @@ class Libraries:
             return False  # Imported late, by the library's own ``__getattr__``.
         return attribute in assigned.names or (assigned.dynamic and any(attribute in text for text in assigned.texts))
 
+    def third_party(self, name: str) -> bool:
+        """Whether a module by this name is neither Python's own, nor the session's, nor the code itself."""
+        module = sys.modules.get(name)
+        standard = name.partition(".")[0] in sys.stdlib_module_names
+        return module is not None and name != "__main__" and not standard and not self._is_own(module)
+
     def _is_own(self, module: types.ModuleType) -> bool:
         """Whether a module is a file of the workspace: whatever changes in it, the code changed."""
         file = getattr(module, "__file__", None)

@@ -423,6 +423,8 @@ def main(beneath: Beneath | None = None, template: Guest | None = None) -> None:
         isolation = _confine(config["isolation"], guest.keep, ground)
         guest.confined = isolation["level"] == "strict"
         refuse_what_is_not_there()
+        if guest.confined:
+            imports.without_processes()
     if config.get("may_fork"):
         # What may fork is the runtime; code finds the same everywhere.
         os.fork = _no_fork

@@ -75,7 +75,7 @@ class Risks:
         """Yield what would be lost, in words."""
         yield from self._running()
         yield from self._suspended()
-        if set(weakref.finalize._registry) - self._finalizers:  # type: ignore[attr-defined]
+        if any(not self._tidies(each) for each in set(weakref.finalize._registry) - self._finalizers):  # type: ignore[attr-defined]
             yield "a finalizer waits for its object (weakref.finalize, a temporary folder)"
         if self._executor.loop.settings() != self._settings:
             yield "the event loop was set up otherwise (debug mode, handler of exceptions, factory of tasks)"
@@ -86,6 +86,19 @@ class Risks:
         for name in sorted(_changed(self._builtins, builtins.__dict__), key=str):
             yield f"the built-in name {name} was changed"
         yield from self.libraries.changed()
+
+    def _tidies(self, finalizer: Any) -> bool:
+        """Whether a library forgets with it what it keeps of a function or class that it generated.
+
+        SQLAlchemy leaves a hundred of these when it is imported, SymPy one with each ``lambdify``.
+        """
+        info = weakref.finalize._registry.get(finalizer)  # type: ignore[attr-defined]
+        if info is None:
+            return True
+        if not isinstance(info.weakref(), types.FunctionType | type) or not isinstance(info.func, types.FunctionType):
+            return False
+        name = info.func.__globals__.get("__name__")
+        return isinstance(name, str) and self.libraries.third_party(name)
 
     def at_end(self) -> Iterator[str]:
         """Yield what the end of the execution loses beside variables, tasks and threads, which are named elsewhere."""

@@ -6,6 +6,7 @@ They are compared with the library's own defaults, not with what it had here: th
 from __future__ import annotations
 
 import copy
+import enum
 import importlib
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -108,7 +109,7 @@ def _look(library: str) -> tuple[dict[str, Any], dict[str, str]]:
         for key, value, default in _differing(how, module, now):
             try:
                 kept[key] = _plain(value)
-            except ValueError:
+            except (ValueError, RecursionError):
                 # An array of the library's own is no option of the code's: what cannot be compared is told by its text.
                 if repr(value) != repr(default):
                     rest[key] = repr(value)
@@ -134,15 +135,25 @@ def _plain(value: Any) -> Any:
     """Return a value as JSON data. Raises ValueError for one that is none."""
     if type(value) in _SCALARS:
         return value
-    if type(value) in (list, tuple) and all(type(each) in _SCALARS for each in value):
-        return list(value)
+    if type(value) in (list, tuple):
+        return [_plain(each) for each in value]
     if type(value).__name__ == "Cycler":
         return {"cycler": {str(key): _plain(list(values)) for key, values in value.by_key().items()}}
+    if isinstance(value, enum.Enum) and issubclass(type(value), str):
+        return str(value.value)  # CapStyle, JoinStyle: their setters take the word.
     raise ValueError
 
 
 def _styles(matplotlib: Any, value: Any) -> Any:
-    return matplotlib.cycler(**value["cycler"]) if isinstance(value, dict) else value
+    if not isinstance(value, dict):
+        return value
+    # A colour is a tuple: a list of numbers cannot be hashed, which whoever draws does.
+    styles = {key: [_tuples(each) for each in values] for key, values in value["cycler"].items()}
+    return matplotlib.cycler(**styles)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(each) for each in value) if isinstance(value, list) else value
 
 
 def apply(options: Mapping[str, Mapping[str, Any]]) -> None:

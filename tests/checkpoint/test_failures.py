@@ -137,7 +137,10 @@ def test_a_value_that_cannot_be_loaded_costs_its_own_name(session: Session) -> N
         def f(text='text that only this one brings'): return text
         """)
     )
-    second = session.run("assert repr(x).startswith('<lost') and f() and y[2] is len and y[1] and y[3]")
+    second = session.run(
+        "assert repr(x[0]).startswith('<lost') and x[1] is shared is y[0] and x[2] == y[1] == y[3] == f()\n"
+        "assert y[2] is len"
+    )
     assert second.loaded["x"]["status"] == "lost"
     assert "at load" in second.loaded["x"]["why"]
     assert second.loaded["f"]["status"] == second.loaded["shared"]["status"] == "kept"

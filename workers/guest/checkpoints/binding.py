@@ -96,7 +96,8 @@ def bind(known: Known, run: Pass, touched: Touched | None) -> None:
     rebound = set(previous.values())
     loose = rebound | {known.roots[name] for name in run.changed if name in known.roots}
     if loose:
-        dirty |= {number for number, unit in known.units.items() if not unit.refs.isdisjoint(loose)}
+        run.loosened = {number for number, unit in known.units.items() if not unit.refs.isdisjoint(loose)}
+        dirty |= run.loosened
     alone = _bury(known, run, rebound - set(known.roots.values())) if rebound else set()
     dirty -= run.replaced.keys()
     for root in sorted(alone | {known.roots[name] for name in run.changed if name in known.roots}):

@@ -54,8 +54,8 @@ class _Dump:
 
     def _is_other(self, unit: Unit) -> bool:
         """Whether a unit may not be what is stored of it."""
-        if unit.unloaded:
-            # Pickled, its stand-ins would take the place of what is stored, and may be loaded where its library is.
+        if unit.unloaded and unit.number not in self._run.loosened:
+            # What is stored of it stays as it is, with its large buffers.
             return not all(value is lost for value, lost in zip(self._values(unit), unit.unloaded, strict=True))
         return not self._same(unit)
 
@@ -79,7 +79,7 @@ class _Dump:
         def stand_in(which: int, why: str) -> Lost:
             return Lost(recipes.name_kind(values[which]), why, names[unit.roots[which].number])
 
-        unit.unloaded = ()
+        unit.unloaded, unit.salvaged = (), False
         self._run.written[unit.number] = written = self._writer.write(values, stand_in)
         unit.glance = None if written.findings or written.failures or written.buffers else glance
         new = {known.unit_of[ref] for ref in hits - unit.refs if ref in known.unit_of}

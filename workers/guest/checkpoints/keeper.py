@@ -103,6 +103,7 @@ class Keeper:
             bind(known, run, touched)
             run.expected = run.expected | self._due(run)
             run.expected |= written_to(known, self._pages)
+            run.expected |= {unit.number for unit in known.units.values() if unit.salvaged}
             run.dirty = set(known.units) if strict else run.expected | (self._suspects & known.units.keys())
             _read_states(known, run)
             self._table.bind(run.values, known.roots, known.unit_of, pickler.library_values)

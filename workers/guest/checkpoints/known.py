@@ -49,6 +49,8 @@ class Pass:
     """Units of such values whose state is what it was."""
     dirty: set[int] = field(default_factory=set)
     """Units that are looked at."""
+    loosened: set[int] = field(default_factory=set)
+    """Units that refer to what a name was bound to and is no more."""
     expected: set[int] = field(default_factory=set)
     """Those of them that may have changed, as far as is known."""
     touched_atoms: set[str] = field(default_factory=set)

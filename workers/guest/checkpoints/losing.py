@@ -35,7 +35,7 @@ def find_losses(known: Known, run: Pass, live: Mapping[str, object]) -> tuple[Lo
         unit.places = {}
         before, unit.losses = (
             unit.losses,
-            [Loss(each.status, each.what, each.why, _opaque(each)) for each in written.findings],
+            [Loss(each.status, each.what, each.why, _opaque(each), each.stored) for each in written.findings],
         )
         unit.losses += [Loss("lost", "", why, opaque=True) for why in written.failures.values()]
         wanted.update((id(finding.thing), finding) for finding in written.findings)
@@ -80,9 +80,9 @@ class _Search:
         self._lived = lived
         # By what stands for it.
         self._absent = {
-            id(lost): loss
+            id(lost): Loss("lost", *describe(lost)[:2], stored=True)
             for unit in known.units.values()
-            for lost, loss in zip(unit.unloaded, unit.losses, strict=False)
+            for lost in unit.unloaded
         }
 
     def losses_of(self, name: str, root: int, reached: set[int]) -> tuple[list[str] | None, list[str] | None]:
@@ -116,7 +116,7 @@ class _Search:
 
 
 def _loss(finding: Finding) -> Loss:
-    return Loss(finding.status, finding.what, finding.why)
+    return Loss(finding.status, finding.what, finding.why, stored=finding.stored)
 
 
 def _worst(name: str, found: list[tuple[Loss, str]]) -> list[str] | None:

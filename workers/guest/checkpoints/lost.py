@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
@@ -43,19 +44,39 @@ class LostObjectError(RuntimeError):
     __module__ = "perdure"  # as code in a session finds it, and as a traceback names it
 
 
+@dataclass(slots=True)
+class Kept:
+    """What an object is made of that could not be made here: it is stored again as this."""
+
+    make: Any
+    args: tuple[Any, ...]
+    state: Any = None
+    items: list[Any] = field(default_factory=list)
+    pairs: list[Any] = field(default_factory=list)
+    """Keys and values, one after the other."""
+    elements: list[Any] = field(default_factory=list)
+    setter: Any = None
+
+    def cause(self) -> Lost | None:
+        """Return the stand-in for want of which this is one."""
+        return next((each for each in (self.make, *self.args) if type(each) is Lost and each._kept is not None), None)
+
+
 class Lost:
     """Stands for a value that could not be kept; `repr` is safe, every other use raises `LostObjectError`."""
 
-    __slots__ = ("__weakref__", "_what", "_where", "_why")
+    __slots__ = ("__weakref__", "_kept", "_what", "_where", "_why")
 
     _what: str
     _why: str
     _where: str
+    _kept: Kept | None
 
-    def __init__(self, what: str, why: str, where: str = "") -> None:
+    def __init__(self, what: str, why: str, where: str = "", kept: Kept | None = None) -> None:
         object.__setattr__(self, "_what", what)
         object.__setattr__(self, "_why", why)
         object.__setattr__(self, "_where", where)
+        object.__setattr__(self, "_kept", kept)
 
     def __repr__(self) -> str:
         place = f" at {self._where}" if self._where else ""
@@ -80,12 +101,21 @@ class Lost:
 def message(lost: Lost) -> str:
     """Return the sentence that every use of `lost` raises."""
     name = f"{lost._where!r}" if lost._where else "this value"
-    return f"{name} was {lost._what}, and is lost: {lost._why} (perdure.recompute(function) makes it again by itself)"
+    what_to_do = _NOTHING if lost._kept is not None else "perdure.recompute(function) makes it again by itself"
+    return f"{name} was {lost._what}, and is lost: {lost._why} ({what_to_do})"
+
+
+_NOTHING = "what is stored of it stays, and it is itself again in the first process where this is mended"
 
 
 def describe(lost: Lost) -> tuple[str, str, str]:
     """Return what `lost` was, why it could not be kept, and where it hung."""
     return lost._what, lost._why, lost._where
+
+
+def kept_of(lost: Lost) -> Kept | None:
+    """Return what `lost` was made of, if that is known."""
+    return lost._kept
 
 
 def place(lost: Lost, where: str) -> None:

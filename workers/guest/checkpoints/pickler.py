@@ -50,9 +50,10 @@ library_values: list[Any] = []
 class Finding:
     """One object that could not be kept, or that a recipe will remake."""
 
-    __slots__ = ("status", "thing", "what", "why")
+    __slots__ = ("status", "stored", "thing", "what", "why")
 
-    def __init__(self, thing: object, status: str, what: str, why: str) -> None:
+    def __init__(self, thing: object, status: str, what: str, why: str, *, stored: bool = False) -> None:
+        self.stored = stored
         self.thing = thing
         self.status = status
         self.what = what
@@ -126,6 +127,11 @@ class Reducers:
             return recompute.make_again, (make, what, why)
         self.findings.append(Finding(thing, "lost", what, why))
         return rebuild.lost, (what, why, where or len(self.findings) - 1)
+
+    def leave(self, thing: Any, why: str, what: str, how: Any) -> Any:
+        """Store `thing` in the way `how` although it is lost here: elsewhere it may not be."""
+        self.findings.append(Finding(thing, "lost", what, why, stored=True))
+        return how
 
     def rebuilt(self, thing: Any, why: str) -> None:
         """Note that `thing` comes back as another object of the same meaning, and in what it differs."""

@@ -71,6 +71,40 @@ def lost(what: str, why: str, where: str | int) -> Lost:
     return made
 
 
+@rebuilder
+def again(make: Any, arguments: tuple[Any, ...]) -> Any:
+    """Make what once could not be made."""
+    return make(*arguments)
+
+
+@rebuilder
+def found(module_name: str, qualname: str) -> Any:
+    """Find what once was not there."""
+    return find(module_name, qualname)
+
+
+def find(module_name: str, qualname: str) -> Any:
+    """Return a definition of a library, also where this version keeps it in the public module above."""
+    parent, _, private = module_name.rpartition(".")
+    for name in (module_name, parent if private.startswith("_") else ""):
+        if name:
+            try:
+                thing: Any = importlib.import_module(name)
+                for part in qualname.split("."):
+                    thing = getattr(thing, part)
+            except (ImportError, AttributeError):
+                if name == parent or not private.startswith("_"):
+                    raise
+                continue
+            return thing
+    raise ImportError(module_name)
+
+
+@rebuilder
+def add_elements(made: set[Any], elements: list[Any]) -> None:
+    made.update(elements)
+
+
 # --- functions -------------------------------------------------------------------------------------------
 
 

@@ -15,7 +15,8 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from . import arrays, definitions, live, rebuild
-from .lost import Lost, describe
+from .lost import Lost, describe, kept_of
+from .salvage import reduced
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,7 +52,8 @@ _WORDS: dict[type, str] = {
 
 def reduce_lost(reducers: Reducers, thing: Lost) -> Any:
     what, why, where = describe(thing)
-    return reducers.lose(thing, why, what, where)
+    kept = kept_of(thing)
+    return reducers.lose(thing, why, what, where) if kept is None else reducers.leave(thing, why, what, reduced(kept))
 
 
 def refuse(why: str) -> Recipe:

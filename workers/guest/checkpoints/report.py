@@ -49,6 +49,11 @@ def type_name(value: object) -> str:
     kind = type(value)
     if type(value) is Lost:
         return f"lost: {describe(value)[0]}"
+    return class_name(kind)
+
+
+def class_name(kind: type) -> str:
+    """Return a class as a reader would write it."""
     module = "" if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}."
     return f"{module}{kind.__qualname__}"
 
@@ -79,6 +84,8 @@ def find(name: str, value: object, wanted: set[int], skip: AbstractSet[int] = fr
 
 def _children(thing: Any) -> Iterator[tuple[Any, str]]:
     kind = type(thing)
+    if kind is Lost:
+        return
     if issubclass(kind, dict | list | tuple | set | frozenset):
         yield from _items(thing, kind)
         if kind in (dict, list, tuple, set, frozenset):

@@ -7,15 +7,16 @@
 
 from __future__ import annotations
 
-import importlib
+import gc
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from . import ambient, atoms, rebuild, report, sources, texts, versions
 from .known import AMBIENT, FORMAT, unescaped
-from .lost import Lost, describe, place
+from .lost import Kept, Lost, describe, kept_of, place
 from .packs import holds
 from .pieces import Record, cut
+from .salvage import NotSalvaged
 from .storage import Storage
 from .stream import Reader
 from .units import Loss, Root, Unit, closure
@@ -106,6 +107,7 @@ class Restoration:
         self._unloaded: dict[int, Lost] = {}
         self._losses: dict[int, tuple[str, str]] = {}
         self._stand_ins: list[tuple[Lost, int]] = []
+        self._salvaged = False
         self._check()
         self._late = self._find_late()
         self._shared = _shared_extents(self._data.values())
@@ -139,6 +141,9 @@ class Restoration:
             self._load_unit(number)
             for name in by_unit.get(number, ()):
                 self._bind(name, self._values[self._names[name][0]])
+        if self._salvaged:
+            # What was made in vain is found by `__subclasses__` and its like until it is collected.
+            gc.collect()
         self._put_in_order()
         versions.adapt(rebuild.rebuilt_classes())
         self._report()
@@ -155,10 +160,11 @@ class Restoration:
 
     def _atom(self, name: str, atom: Any) -> Any:
         try:
-            return atoms.decode(atom, _found)
+            return atoms.decode(atom, rebuild.find)
         except BaseException as error:
             what = " ".join(map(str, next(iter(atom.values())))) if isinstance(atom, dict) else name
-            lost = Lost(f"the import {what}", f"it could not be imported: {type(error).__name__}: {error}", name)
+            why = f"it could not be imported: {type(error).__name__}: {error}"
+            lost = Lost(f"the import {what}", why, name, _kept_atom(atom))
             self._loaded.unloaded[name] = lost
             return lost
 
@@ -230,6 +236,7 @@ class Restoration:
             for which, root in enumerate(roots):
                 self._values[root.number] = self._read(reader, which, root)
             unit.code = frozenset(rebuild.codes)
+            unit.salvaged = bool(set(self._losses).intersection(root.number for root in roots))
         if all(root.number in self._unloaded for root in roots):
             unit.unloaded = tuple(self._unloaded[root.number] for root in roots)
         told = [describe(lost) for lost, _home in self._stand_ins[before:]]
@@ -242,20 +249,42 @@ class Restoration:
         try:
             value = self._watch.call(reader.read, which)
         except BaseException as error:
-            why = f"it could not be restored: {type(error).__name__}: {error}"
-            self._losses[root.number] = why, ""
-            lost = Lost(f"an object of type {root.type}" if root.type else "a value", why, name)
-            self._unloaded[root.number] = lost
-            self._stand_ins.append((lost, self._unit_of[root.number]))
-            return lost
-        for stand_in in rebuild.stand_ins[before:]:
-            what, why, where = describe(stand_in)
-            if not where:
-                path = report.find(name, value, {id(stand_in)}).get(id(stand_in), "")
-                place(stand_in, path)
-                self._stand_ins.append((stand_in, self._unit_of[root.number]))
-                self._losses[root.number] = (why, "") if path == name else (f"{what}: {why}", path)
+            del rebuild.stand_ins[before:]
+            self._salvaged = True
+            try:
+                value = reader.salvage(which, self._watch.call)
+            except NotSalvaged:
+                reader.skip(which)
+                value = self._whole(root, name, error)
+        if type(value) is Lost and kept_of(value) is not None:
+            self._unloaded[root.number] = value
+        made = {id(stand_in): stand_in for stand_in in rebuild.stand_ins[before:] if not describe(stand_in)[2]}
+        if made:
+            self._place(root, name, value, made)
         return value
+
+    def _whole(self, root: Root, name: str, error: BaseException) -> Lost:
+        """Return what stands for a value of which nothing could be loaded."""
+        why = f"it could not be restored: {type(error).__name__}: {error}"
+        self._losses[root.number] = why, ""
+        lost = Lost(f"an object of type {root.type}" if root.type else "a value", why, name)
+        self._stand_ins.append((lost, self._unit_of[root.number]))
+        self._unloaded[root.number] = lost
+        return lost
+
+    def _place(self, root: Root, name: str, value: Any, made: dict[int, Lost]) -> None:
+        """Say where stand-ins hang, and what the report says of the value."""
+        for number, path in report.find(name, value, set(made)).items():
+            lost = made.pop(number)
+            place(lost, path)
+            self._note(root, name, lost, path)
+        for lost in made.values():
+            self._note(root, name, lost, "")
+
+    def _note(self, root: Root, name: str, lost: Lost, path: str) -> None:
+        self._stand_ins.append((lost, self._unit_of[root.number]))
+        what, why, _where = describe(lost)
+        self._losses.setdefault(root.number, (why, "") if path == name else (f"{what}: {why}", path))
 
     def _look_up(self, pid: Any) -> Any:
         if isinstance(pid, int):
@@ -319,7 +348,9 @@ class Restoration:
         for name, value in self._names.items():
             if name.startswith(AMBIENT):
                 found = self._values[value[0]] if type(value) is list else self._atom(name, value)
-                if type(found) is not Lost:
+                # With a stand-in anywhere in it, it is no state that can be put back.
+                whole = type(value) is not list or not self._loaded.units[self._unit_of[value[0]]].losses
+                if type(found) is not Lost and whole:
                     late[name.removeprefix(AMBIENT)] = found
         ambient.apply_late(late, self._manifest["early"])
 
@@ -365,21 +396,14 @@ _ONE_PIECE = 3
 _DEFINITIONS = frozenset({"function", "type"})
 
 
-def _found(module_name: str, qualname: str) -> Any:
-    """Return a definition of a library, also where this version keeps it in the public module above."""
-    parent, _, private = module_name.rpartition(".")
-    for name in (module_name, parent if private.startswith("_") else ""):
-        if name:
-            try:
-                found: Any = importlib.import_module(name)
-                for part in qualname.split("."):
-                    found = getattr(found, part)
-            except (ImportError, AttributeError):
-                if name == parent or not private.startswith("_"):
-                    raise
-                continue
-            return found
-    raise ImportError(module_name)
+def _kept_atom(atom: Any) -> Kept | None:
+    """Return how the value of an atom is stored that could not be imported, where it hangs in something else."""
+    match atom:
+        case {"g": [str(module), str(name), *_]}:
+            return Kept(rebuild.found, (module, name))
+        case {"m": str(name)}:
+            return Kept(rebuild.module, (name,))
+    return None
 
 
 def _shared_extents(units: Iterable[Mapping[str, Any]]) -> set[tuple[int, ...]]:

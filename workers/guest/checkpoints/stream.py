@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from .identity import arrange
 from .lost import Lost
 from .pickler import PROTOCOL, CPickler, Finding, PyPickler
+from .salvage import salvage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -280,18 +281,40 @@ class Reader:
         self._unpickler = _Unpickler(self._framed(0), iter(buffers), self._look_up)
 
     def read(self, number: int) -> Any:
-        """Return the value of segment `number`, the next one; raises whatever its loading raised."""
-        try:
-            box = self._unpickler.load()
-        except BaseException:
-            self._skip(number)
-            raise
+        """Return the value of segment `number`, the next one; raises whatever its loading raised.
+
+        It is then to be salvaged or skipped.
+        """
+        box = self._unpickler.load()
         self._boxes = {number: box}
+        self._arrange(box)
+        return box[0]
+
+    def salvage(self, number: int, guard: Callable[..., Any]) -> Any:
+        """Return what can be loaded of a segment that failed, with stand-ins for the rest. Raises NotSalvaged."""
+        memo = self._memo_before(number)
+        begin = self._ends[number - 1][1] if number else 0
+        buffers = self._buffers[begin : self._ends[number][1]]
+        segment = bytes(self._segment(number))
+        box, after = salvage(segment, buffers, memo, self._unpickler.find_class, self._look_up, guard)
+        self._go_on(number, after)
+        self._arrange(box)
+        return box[0]
+
+    def skip(self, number: int) -> None:
+        """Go on after a failed segment with a memo in which stand-ins take the places of its objects."""
+        memo = self._memo_before(number)
+        part = Lost("part of another value", "the value it belongs to could not be restored")
+        self._replay(memo, bytes(self._segment(number)), part)
+        self._go_on(number, memo)
+
+    @staticmethod
+    def _arrange(box: list[Any]) -> None:
         # Segments that were written when the order of sets was not kept hold nothing but the value.
         for sets in box[1:]:
             for thing, plan in sets:
-                arrange(thing, plan)
-        return box[0]
+                if type(thing) is not Lost:
+                    arrange(thing, plan)
 
     def _look_up(self, pid: Any) -> Any:
         if isinstance(pid, int) and pid < 0:
@@ -306,17 +329,16 @@ class Reader:
             parts += segment[:_HEAD], pickle.FRAME, _FRAME.pack(len(segment) - _HEAD), segment[_HEAD:]
         return b"".join(parts)
 
-    def _skip(self, number: int) -> None:
-        """Go on after a failed segment with a memo in which stand-ins take the places of its objects."""
-        if number + 1 == len(self._ends):
-            return
+    def _memo_before(self, number: int) -> list[Any]:
         reached: dict[int, Any] = self._unpickler.memo.copy()
-        first = self._first_entry(number, reached)
-        memo = [reached[entry] for entry in range(first)]
-        part = Lost("part of another value", "the value it belongs to could not be restored")
-        self._replay(memo, bytes(self._segment(number)), part)
+        return [reached[entry] for entry in range(self._first_entry(number, reached))]
+
+    def _go_on(self, number: int, memo: list[Any]) -> None:
+        """Go on with the next segment, after one that was not loaded by the unpickler."""
         self._memo = memo
         self._boxes = {}
+        if number + 1 == len(self._ends):
+            return
         prologue = b"".join(map(_by_number, range(len(memo))))
         rest = prologue + self._framed(number + 1)
         self._unpickler = _Unpickler(rest, iter(self._buffers[self._ends[number][1] :]), self._look_up)

@@ -73,6 +73,8 @@ class Unit:
     """What a glance at its values gave when it was pickled last; None if only pickling tells whether it changed."""
     stored: tuple[Any, ...] | None = None
     """Its `mark` when it was stored last."""
+    salvaged: bool = False
+    """Whether stand-ins took places in it at the restore: until it is pickled again, it differs from what is stored."""
     unloaded: tuple[Lost, ...] = ()
     """What stands for its roots where none of them could be loaded: what is stored of it stays as long as they do."""
 

@@ -155,8 +155,8 @@ class Verifying:
 
 
 def _opaque(unit: Unit) -> bool:
-    """Whether it leads to what runs, and is never twice the same."""
-    return any(loss.opaque for loss in unit.losses)
+    """Whether it leads to what runs, and is never twice the same, or to what could not be loaded."""
+    return unit.salvaged or any(loss.opaque for loss in unit.losses)
 
 
 def _stand_in(_which: int, why: str) -> Lost:

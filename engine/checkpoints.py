@@ -114,6 +114,8 @@ class Delta(_Model):
     pack: Annotated[int, Field(ge=0)] = 0
     #: Values that had changed at an earlier checkpoint, unseen by it.
     missed: Annotated[int, Field(ge=0)] = 0
+    #: Variables that lead to them, the first of them.
+    missed_names: Annotated[list[str], Field(max_length=20)] = []
 
 
 class Recorded(_Model):
@@ -302,6 +304,20 @@ def _described(value: Any, roots: dict[int, Any], names: dict[str, Any]) -> tupl
     if kind == "g":
         return str(content[2]), 0
     return _KINDS.get(kind, "object"), len(str(content))
+
+
+def shown(escaped_name: str) -> str:
+    """Return the name of a variable, as a guest spells it, in a form that a log and a terminal can have."""
+    try:
+        name = _unescaped(escaped_name)
+    except ValueError:  # a guest that tries what becomes of it
+        name = escaped_name
+    if name.startswith(_AMBIENT):
+        name = f"the state of {name[1:]}"
+    return name[:_LONGEST_NAME].encode("unicode_escape" if not name.isprintable() else "utf-8").decode()
+
+
+_LONGEST_NAME = 80
 
 
 def _unescaped(name: str) -> str:

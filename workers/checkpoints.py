@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from perdure.engine.checkpoints import CheckpointUnusable, Composed, Recorded, kept, whole_record
+from perdure.engine.checkpoints import CheckpointUnusable, Composed, Recorded, kept, shown, whole_record
 from perdure.engine.errors import PerdureError
 from perdure.engine.packs import INLINE, PAGE, compacted, cut, fetch, inline
 
@@ -50,6 +50,9 @@ CHAIN_ADDED = 4 << 20
 
 #: Counts the values that a checkpoint left as they were although they had changed: found since, and stored then.
 MISSED = "checkpoint.missed_mutations"
+
+#: Variables that a result names of those whose change was missed; the log names more.
+MOST_NAMED = 5
 
 _LARGE = "delete some, keep them in files of the workspace, or raise the limit"
 
@@ -139,8 +142,9 @@ async def save(
     if missed:
         alarms = Counter() if alarms is None else alarms
         alarms[MISSED] += missed
-        log.warning("checkpoint.missed", step=step, values=missed, in_all=alarms[MISSED])
-        notes = [*notes, f"{missed} values had changed unseen by an earlier checkpoint; they are stored now"]
+        names = [shown(name) for name in data.get("missed_names", ())]
+        log.warning("checkpoint.missed", step=step, values=missed, names=names, in_all=alarms[MISSED])
+        notes = [*notes, _missed_note(missed, names)]
     changed = None if tree == composed.workspace else tree
     composed.workspace = tree
     if held is not None and not whole and held.goes_on:
@@ -155,6 +159,15 @@ async def save(
     lost = [report for report in composed.reports() if report.status == "lost"] if record.lost else []
     not_kept, absent = ([report for report in lost if report.stored is stored] for stored in (False, True))
     return Saved(record, tuple(not_kept), tuple(absent), notes)
+
+
+def _missed_note(missed: int, names: list[str]) -> str:
+    what = "1 value" if missed == 1 else f"{missed} values"
+    which = f" ({', '.join(names[:MOST_NAMED])}{', ...' if len(names) > MOST_NAMED else ''})" if names else ""
+    return (
+        f"{what}{which} had changed unseen by an earlier checkpoint, and {'is' if missed == 1 else 'are'} stored now; "
+        "where a library changes values behind their names, --limit verify_every=1 looks at everything each time"
+    )
 
 
 def _unpacked(content: Data) -> tuple[dict[str, Any], memoryview]:

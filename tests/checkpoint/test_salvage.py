@@ -1,4 +1,4 @@
-"""What fails to load costs the deepest object that fails, and what is stored of it stays, whatever becomes of the rest."""
+"""What fails to load costs the deepest object that fails, and what is stored of it stays, whatever is done."""
 
 from __future__ import annotations
 

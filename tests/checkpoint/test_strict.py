@@ -40,7 +40,7 @@ asked = iter(range(100))
 assert not checkpoints.verify(lambda: next(asked) > 0), "there was something else to do"
 assert checkpoints.verify(never)
 data = step("x = 8")
-assert data["missed"] == 1 and len(data["units"]) == 1, data
+assert data["missed"] == 1 and data["missed_names"] == ["big"] and len(data["units"]) == 1, data
 assert checkpoints.verify(never) and "missed" not in step("x = 9")
 # What is of another name by now is no suspect, and a value that says itself how it is stored is not asked.
 step('''

@@ -42,6 +42,10 @@ __all__ = ["Keeper"]
 LOOKED_AT = 1000
 
 
+#: Variables that are named of those whose change was missed.
+MOST_NAMED = 20
+
+
 class Keeper:
     """The namespace as the last checkpoint has it."""
 
@@ -202,7 +206,7 @@ class Keeper:
         known = self._known
         units: dict[str, Any] = {}
         retired: list[Record] = []
-        missed = 0
+        missed: set[int] = set()
         sources = any(unit.sources for unit in run.replaced.values())
         for number, written in run.written.items():
             unit = known.units[number]
@@ -213,7 +217,8 @@ class Keeper:
             retired += [record for record in before if record not in unit.records()]
             mark = unit.mark()
             if mark != unit.stored:
-                missed += unit.stored is not None and number not in run.expected
+                if unit.stored is not None and number not in run.expected:
+                    missed.add(number)
                 unit.stored = mark
                 units[str(number)] = unit.as_data()
         if sources:
@@ -221,7 +226,10 @@ class Keeper:
         if units:
             data["units"] = units
         if missed:
-            data["missed"] = missed
+            data["missed"] = len(missed)
+            data["missed_names"] = [
+                escaped(name) for name, root in known.roots.items() if known.unit_of[root] in missed
+            ][:MOST_NAMED]
         return retired
 
     def _store(self, unit: Unit, written: Written) -> None:

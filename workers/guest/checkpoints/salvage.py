@@ -334,9 +334,9 @@ def _name(kept: Kept) -> str:
         return f"a {make.__name__}"
     kind: Any = make if issubclass(type(make), type) else args[0] if args else None
     if type(kind) is Lost:
-        return f"an object of {describe(kind)[0].removeprefix('the class ')}"
+        return f"an object of type {describe(kind)[0].removeprefix('the class ')}"
     if issubclass(type(kind), type):
-        return f"an object of {report.class_name(kind)}"
+        return f"an object of type {report.class_name(kind)}"
     if type(make) is Lost:
         return f"what {describe(make)[0]} makes"
     return "a value"

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .blobs import BlobDamaged, BlobMissing
-from .errors import PerdureError
+from .errors import PerdureError, RecordDamaged
 from .packs import INLINE, Pieces, compacted, fetch, holds, in_record, inline, live
 from .records import NameReport
 from .seals import CheckpointForged
@@ -66,7 +66,7 @@ class CheckpointUnusable(PerdureError):
 
 
 #: What says that a checkpoint, or a value that was recorded, is not there any more: no attempt will find it.
-DAMAGED = (BlobDamaged, BlobMissing, CheckpointForged, CheckpointUnusable)
+DAMAGED = (BlobDamaged, BlobMissing, CheckpointForged, CheckpointUnusable, RecordDamaged)
 
 
 class _Model(BaseModel):
@@ -373,8 +373,9 @@ async def compose(promises: Promises, blobs: BlobStore, value: dict[str, Any]) -
         chain.append(before)
     composed = Composed()
     for each in reversed(chain):
-        data = each.data if isinstance(each.data, dict) else json.loads(await blobs.get(each.data))
+        content = each.data if isinstance(each.data, dict) else await blobs.get(each.data)
         try:
+            data = content if isinstance(content, dict) else json.loads(content)
             composed.apply(data, each.pieces())
         except (ValueError, ValidationError) as exc:
             msg = f"a recorded checkpoint cannot be put together: {exc}"

@@ -22,6 +22,7 @@ from resonate.error import PlatformError, ResonateError, ServerError, StoppedErr
 from resonate.ids import origin_of
 from resonate.types import PromiseCreateReq, PromiseRecord, PromiseSettleReq, Value
 
+from .errors import RecordDamaged
 from .events import Recorded, Recording, Settled, Settling, Suspending
 from .store import Refused
 
@@ -82,11 +83,19 @@ class Promise(NamedTuple):
 def decoded(record: PromiseRecord | EmbeddedRecord) -> Promise:
     """Decode a promise as the protocol, or the embedded store, carries it."""
     tags = record.tags
+    try:
+        param, value = _plain(record.param.data), _plain(record.value.data)
+    except (ResonateError, ValueError, RecursionError) as exc:
+        msg = (
+            f"what is recorded of {record.id} cannot be read ({exc}): the file of the store was damaged. "
+            "'perdure doctor --state' says what else is; restore the state from a backup, and submit again"
+        )
+        raise RecordDamaged(msg) from None
     return Promise(
         record.id,
         record.state,
-        _plain(record.param.data),
-        _plain(record.value.data),
+        param,
+        value,
         tags if isinstance(tags, dict) else msgspec.json.decode(tags),
         record.timeout_at,
         record.created_at,

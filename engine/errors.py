@@ -11,6 +11,7 @@ __all__ = [
     "InvalidName",
     "PerdureError",
     "PromiseNotFound",
+    "RecordDamaged",
     "SessionBusy",
     "SessionExists",
     "SessionNotFound",
@@ -44,6 +45,10 @@ class StateLocked(PerdureError):
 
 class StateUnusable(PerdureError):
     """The state cannot be read or written: read-only, full, damaged or foreign."""
+
+
+class RecordDamaged(PerdureError):
+    """What is recorded of a promise cannot be decoded: the file of the store was damaged."""
 
 
 class SessionNotFound(PerdureError):

@@ -140,7 +140,8 @@ def _step(step: Promise, records: tuple[TreeNode, ...]) -> TreeNode:
     manifest = value.get("checkpoint")
     line = value.get("line")
     label = f"to line {line - 1} " if isinstance(line, int) and not value.get("final") else ""
-    label += f"-> checkpoint of {manifest['names']} names, {manifest['size']} bytes" if manifest else ""
+    if isinstance(manifest, dict):
+        label += f"-> checkpoint of {manifest.get('names', '?')} names, {manifest.get('size', '?')} bytes"
     label += _losses(value.get("result") or {})
     return TreeNode(
         id=step.id,

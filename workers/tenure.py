@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from perdure.engine.durable import AttemptLost, now_ms
+from perdure.engine.errors import RecordDamaged
 from perdure.engine.events import Launched
 from perdure.engine.ids import cancel_id, parse_record, parse_step, record_id, step_id
 from perdure.engine.journal import Journal, JournalDamaged
@@ -105,7 +106,11 @@ class Tenure:
 
     async def damaged(self, problem: Exception) -> Result:
         """End what would go on from something that is damaged: no attempt at it would find that again."""
-        if not (self._step or await self._records()):
+        try:
+            begun = bool(self._step or await self._records())
+        except RecordDamaged:
+            return damaged(self._attempt.id, problem)
+        if not begun:
             result = damaged(self._attempt.id, problem)
             await self._ending.refuse(self._step, result)
             return result

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..blobs import BlobDamaged, BlobMissing, BlobsUnavailable
+from ..errors import RecordDamaged
 from ..seals import CheckpointForged
 from ..store import SqliteConnection, problems
 from .collecting import named_blobs
 
 if TYPE_CHECKING:
-    from ..durable import Promise
     from ..seals import Seals
     from ..substrate import Substrate
 
@@ -76,12 +76,16 @@ async def _promises(network: SqliteConnection, substrate: Substrate, stored: set
             gone = {ref.decode() for ref in _REF.findall(text)} - stored
             lines += [f"{id} names {ref}, which is missing: restore the blobs from a backup" for ref in sorted(gone)]
             if _STEP.fullmatch(id) is not None:
-                lines += await _seal(seals, id, await substrate.promises.get(id))
+                lines += await _seal(seals, id, substrate)
         after = page[-1][0]
     return count, lines
 
 
-async def _seal(seals: Seals, id: str, step: Promise | None) -> list[str]:
+async def _seal(seals: Seals, id: str, substrate: Substrate) -> list[str]:
+    try:
+        step = await substrate.promises.get(id)
+    except RecordDamaged as exc:
+        return [str(exc)]
     if step is None or not isinstance(step.value, dict) or step.value.get("checkpoint") is None:
         return []
     try:

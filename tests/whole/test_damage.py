@@ -16,6 +16,7 @@ import pytest
 
 from perdure.engine import Client, blobs_folder
 from perdure.engine.blobs import BlobsUnavailable
+from perdure.engine.errors import RecordDamaged
 from perdure.engine.upkeep import check
 from perdure.workers import executions
 from perdure.workers.executions import Executions
@@ -180,4 +181,32 @@ async def test_who_waits_for_room_on_the_disk_can_be_cancelled(tmp_path: Path, m
         assert World(tmp_path).effects() == ["pay rent"]
         assert time.monotonic() - began < 20
         full = False
+        assert (await outcome(client, "s", "n")).value == 1
+
+
+@pytest.mark.parametrize("harm", ["cut", "flipped"])
+async def test_a_step_that_cannot_be_decoded_is_refused_by_name(tmp_path: Path, harm: str) -> None:
+    state = tmp_path / "state"
+    async with opened(state) as client:
+        for n in range(2):
+            assert (await outcome(client, "s", f"n = {n}")).status == "ok"
+    with closing(sqlite3.connect(state / "perdure.db")) as database, database:
+        (data,) = database.execute("SELECT value_data FROM promises WHERE id = 's@2:s0'").fetchone()
+        harmed = data[: len(data) // 2] if harm == "cut" else data[:40] + "\x9a" + data[41:]
+        database.execute("UPDATE promises SET value_data = ? WHERE id = 's@2:s0'", (harmed,))
+    async with opened(state) as client, asyncio.timeout(30):
+        for _ in range(2):
+            refused = await outcome(client, "s", "n")
+            assert (refused.status, refused.error and refused.error.type) == ("refused", "RecordDamaged")
+            assert refused.error is not None
+            assert "s@2:s0" in refused.error.message
+        session = await client.session("s")
+        with pytest.raises(RecordDamaged, match="s@2:s0"):
+            await session.variables()
+        (problem,) = (await check(client.substrate)).problems
+        assert "s@2:s0" in problem
+        assert (await outcome(client, "other", "1 + 1")).value == 2
+    with closing(sqlite3.connect(state / "perdure.db")) as database, database:
+        database.execute("UPDATE promises SET value_data = ? WHERE id = 's@2:s0'", (data,))
+    async with opened(state) as client:
         assert (await outcome(client, "s", "n")).value == 1

@@ -106,7 +106,7 @@ async def tree_of(substrate: Substrate, execution: str) -> TreeNode:
     nodes = []
     for id, step in sorted(steps.items(), key=lambda item: _number(item[0])):
         records = sorted(children.get(id, []), key=lambda promise: parse_record(promise.id).number)
-        nodes.append(_step(step, tuple(_record(record) for record in records)))
+        nodes.append(_step(step, tuple(_over(_record(record), root) for record in records)))
     nodes += [_other(promise) for promise in others]
     return TreeNode(
         id=root.id,
@@ -193,6 +193,13 @@ def _record(record: Promise) -> TreeNode:
         param=param,
         value=value,
     )
+
+
+def _over(record: TreeNode, root: Promise) -> TreeNode:
+    """Return a record as it stands now: the end of an execution settles no timer, but nobody waits for it any more."""
+    if record.kind != "timer" or record.state != "pending" or not root.settled:
+        return record
+    return record.model_copy(update={"state": "not needed", "settled_at": root.settled_at})
 
 
 def _moment(at: int) -> str:

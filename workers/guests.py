@@ -109,7 +109,7 @@ class WorkspaceLock:
 
     @classmethod
     async def take(cls, path: Path, timeout: float = KILL_TIMEOUT) -> WorkspaceLock:
-        """Take the lock, waiting for a dying predecessor. Raises WorkspaceTaken after ``timeout`` seconds."""
+        """Take the lock, waiting for a dying predecessor. Raises WorkspaceTaken after ``timeout`` seconds, OSError."""
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         loop = asyncio.get_running_loop()
         began = loop.time()
@@ -119,7 +119,12 @@ class WorkspaceLock:
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as exc:
-                if exc.errno not in (errno.EAGAIN, errno.EACCES) or loop.time() > give_up:
+                if exc.errno not in (errno.EAGAIN, errno.EACCES):
+                    os.close(fd)
+                    # No other guest: a file system without locks, or a disk that fails.
+                    what = f"the workspace's lock cannot be taken: {exc.strerror}"
+                    raise OSError(exc.errno, what, str(path)) from None
+                if loop.time() > give_up:
                     os.close(fd)
                     msg = f"another guest still works in the workspace guarded by {path.name}"
                     raise WorkspaceTaken(msg) from None

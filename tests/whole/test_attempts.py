@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import signal
 from typing import TYPE_CHECKING
 
+import pytest
+
+from perdure.workers import executions
 from perdure.workers.guests import WorkspaceLock
 from perdure.workers.service import Services
 
@@ -13,8 +18,6 @@ from .kit import opened, outcome
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
 
 async def test_a_kept_guest_serves_only_the_state_that_it_holds(
@@ -70,3 +73,26 @@ def _runs(pid: int) -> bool:
             return status.read().rpartition(")")[2].split()[0] not in ("Z", "X")
     except (ProcessLookupError, FileNotFoundError):
         return False
+
+
+async def test_a_workspace_lock_that_the_disk_refuses_is_no_other_guest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = 0
+    flock = fcntl.flock
+
+    def failing(fd: int, how: int) -> None:
+        nonlocal refused
+        if refused < 1 and os.readlink(f"/proc/self/fd/{fd}").endswith("s.lock"):
+            refused += 1
+            raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+        flock(fd, how)
+
+    monkeypatch.setattr(executions, "BACK_OFF", 0.1)
+    monkeypatch.setattr(fcntl, "flock", failing)
+    with pytest.raises(OSError, match="the workspace's lock cannot be taken: No locks available"):
+        await WorkspaceLock.take(tmp_path / "s.lock")
+    refused = 0
+    async with opened(tmp_path / "state") as client:
+        result = await outcome(client, "s", "1 + 1")
+    assert (result.value, result.attempts, refused) == (2, 2, 1)

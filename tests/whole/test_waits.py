@@ -231,3 +231,21 @@ async def test_answers_in_every_order_are_what_a_replay_finds(tmp_path: Path) ->
             events = client.execution(f"s{number}@1").events(follow=False)
             shown = "".join([event.text async for event in events if event.type == "output"])
             assert shown == "".join(f"{each} {said}\n" for each, said in result.value)
+
+
+async def test_a_timer_that_its_execution_did_not_need_is_shown_as_such(tmp_path: Path) -> None:
+    async with opened(tmp_path / "state") as client:
+        session = await client.session("s", grants=["ask"])
+        code = "import asyncio\nawait asyncio.wait_for(ask('go on?'), 600)"
+        execution = await session.submit(code)
+        async with asyncio.timeout(30):
+            while not [each for each in await timers(client, execution.id) if each == "pending"]:
+                await asyncio.sleep(0.02)
+            await client.answer((await client.pending())[0].id, "yes")
+            assert (await execution.result()).value == "yes"
+        assert await timers(client, execution.id) == ["not needed"]
+
+
+async def timers(client: Client, execution: str) -> list[str]:
+    tree = await client.execution(execution).tree()
+    return [record.state for step in tree.children for record in step.children if record.kind == "timer"]

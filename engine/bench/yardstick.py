@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-__all__ = ["RECORD_BYTES", "USED", "Commits", "Rows", "commit_times", "fresh", "row"]
+__all__ = ["RECORD_BYTES", "USED", "Commits", "Rows", "commit_times", "fresh", "row", "said"]
 
 type Rows = list[dict[str, Any]]
 
@@ -29,6 +29,11 @@ def row(what: str, seconds: float, yardstick: str, yardstick_seconds: float, bar
         "ratio": round(seconds / yardstick_seconds, 2),
         "bar": bar,
     }
+
+
+def said(what: str, value: str, bar: str = "") -> dict[str, Any]:
+    """Return a row that holds a word or a size instead of a time."""
+    return {"what": what, "ms": value, "yardstick": "", "yardstick_ms": "", "ratio": "", "bar": bar}
 
 
 def commit_times(folder: Path, count: int = 500, size: int = RECORD_BYTES) -> list[float]:

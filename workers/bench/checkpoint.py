@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from perdure.engine.bench.yardstick import Rows, row
+from perdure.engine.bench.yardstick import Rows, row, said
 
 __all__ = ["bench_checkpoint"]
 
@@ -55,14 +55,14 @@ async def bench_checkpoint(folder: Path) -> Rows:
     )
     output, _ = await process.communicate()
     if process.returncode:
-        return [_said("checkpoints", "the measuring process failed", "")]
+        return [said("checkpoints", "the measuring process failed", "")]
     found: dict[str, Any] = json.loads(output.splitlines()[-1])
     if "missing" in found:
-        return [_said("checkpoints", f"not installed: {found['missing']}", "")]
+        return [said("checkpoints", f"not installed: {found['missing']}", "")]
     times, sizes = found["seconds"], found["bytes"]
     rows = [row(text, times[case], against, times[against], bar) for case, text, against, bar in _ROWS]
     rows += [
-        _said(f"{case}: bytes written", f"{sizes[case]} of {sizes['full']}", f"<= {most} {beside}".strip())
+        said(f"{case}: bytes written", f"{sizes[case]} of {sizes['full']}", f"<= {most} {beside}".strip())
         for case, most, beside in _BYTES
     ]
     for system in ("cloudpickle", "dill", "kishu"):
@@ -82,16 +82,11 @@ async def _peer(system: str, folder: Path, small: float, element: float) -> Rows
     output, problem = await process.communicate()
     what = f"a small change, {system}"
     if process.returncode:
-        return [_said(what, f"failed: {problem.decode(errors='replace').strip().splitlines()[-1:]}", "")]
+        return [said(what, f"failed: {problem.decode(errors='replace').strip().splitlines()[-1:]}", "")]
     found = json.loads(output.splitlines()[-1])
     if found is None:
-        return [_said(what, "not installed", "")]
+        return [said(what, "not installed", "")]
     return [
         row(what, found["small"], "ours", small, ""),
         row(f"8 bytes in 200 MB, {system}", found["element"], "ours", element, ""),
     ]
-
-
-def _said(what: str, value: str, bar: str) -> dict[str, Any]:
-    """Return a row that holds a word or a size instead of a time."""
-    return {"what": what, "ms": value, "yardstick": "", "yardstick_ms": "", "ratio": "", "bar": bar}

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from .durable import now_ms
-from .errors import AlreadySettled, ExecutionNotFound
+from .errors import AlreadySettled, ExecutionNotFound, StateUnusable
 from .following import follow as follow_events
 from .following import result_of, state_of
 from .ids import cancel_id
@@ -65,7 +65,7 @@ class Execution:
 
         None if nobody has stopped it within ``wait`` seconds, or no worker is there that could: the request stands, and
         the next worker comes to it first.
-        Raises ExecutionNotFound, AlreadySettled.
+        Raises ExecutionNotFound, AlreadySettled; StateUnusable if the store has taken the request and answers no more.
         """
         root = await self._root()
         if root.settled:
@@ -78,10 +78,14 @@ class Execution:
         if await self._client.attended() is False:
             return None
         try:
-            async with asyncio.timeout(wait):
+            async with asyncio.timeout(wait) as patience:
                 return await self.result()
-        except TimeoutError:
-            return None
+        except TimeoutError as problem:
+            if patience.expired():
+                return None
+            # The store's own: whether somebody has stopped it is not known, which is not that nobody has.
+            msg = f"{self.id} is to be stopped, which is recorded; what became of it cannot be read now: {problem}"
+            raise StateUnusable(msg) from problem
 
     async def _root(self) -> Promise:
         root = await self._client.substrate.promises.get(self.id)

@@ -18,7 +18,7 @@ from .durable import now_ms
 from .errors import ForkRefused, PromiseNotFound
 from .ids import base_id, execution_id, parse_record, record_id, settings_id, step_id
 from .inspection import promises_of
-from .journal import Journal
+from .journal import Journal, not_waited_for
 from .sessions import FOREVER_MS, base_of, read_settings
 from .settings import EXECUTION_TIMEOUT_MS, ForkPoint, SessionSettings, Submission
 
@@ -81,7 +81,7 @@ def _consumed(promise: Promise) -> int:
 
 
 def _call(id: str, param: dict[str, Any], outcome: dict[str, Any] | None) -> Import:
-    if outcome is not None:
+    if outcome is not None and outcome != not_waited_for(param["path"]):
         return Import("call", {**param, "outcome": outcome})
     if param["effect"] == "external":
         return Import("call", param, open=True)

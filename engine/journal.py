@@ -20,7 +20,16 @@ if TYPE_CHECKING:
 
     from .durable import Promise
 
-__all__ = ["DISPLAY", "CallRecord", "Divergence", "Journal", "JournalDamaged", "Request", "outcome_of"]
+__all__ = [
+    "DISPLAY",
+    "CallRecord",
+    "Divergence",
+    "Journal",
+    "JournalDamaged",
+    "Request",
+    "not_waited_for",
+    "outcome_of",
+]
 
 #: The stream of displays in a record of output: a chunk is a bundle, or the reference to one, and one character long.
 DISPLAY = "display"
@@ -107,6 +116,12 @@ def outcome_of(promise: Promise) -> dict[str, Any] | None:
     message = value.get("message") if isinstance(value, dict) else value
     text = message if isinstance(message, str) else "the call was rejected from outside"
     return {"error": {"type": "CallFailed", "message": text, "data": None}}
+
+
+def not_waited_for(path: str) -> dict[str, Any]:
+    """Return the outcome of a question that was open when the code ended: its replay has to end before it hears it."""
+    message = "the execution that asked ended without waiting for the answer"
+    return {"error": {"type": "CallCancelled", "message": message, "data": path}}
 
 
 def path_key(path: str) -> tuple[int, str]:

@@ -16,11 +16,11 @@ from perdure.engine.durable import now_ms
 from perdure.engine.events import Imaged, Stored
 from perdure.engine.ids import cancel_id, step_id
 from perdure.engine.records import ErrorInfo, Merged, Prevented, Result, Timings, Usage
-from perdure.engine.refs import stored, stored_raw
+from perdure.engine.refs import dumped, stored, stored_raw
 
 from .checkpoints import save
 from .messages import ProtocolViolation
-from .requests import check_text, refuse_refs
+from .requests import check_text, refuse_no_json, refuse_refs
 from .showing import bundle_in_done
 from .stopping import seconds_of
 from .totals import Totals
@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from .service import Services
 
 __all__ = ["Ending", "error_of", "succeeded"]
+
+#: Calls left open that a result names, each in a line; how many there were is said.
+CLOSED_NAMED = 10
 
 
 @dataclass(slots=True)
@@ -179,10 +182,20 @@ class Ending:
     async def _value(self, run: Run, done: Done) -> Any:
         if done.value_stream is not None:
             raw = run.guest.link.take(done.value_stream)
+            self._refuse_too_large(len(raw))
             await check_text(raw)
             return await stored_raw(self.services.blobs, raw)
+        refuse_no_json(done.value)
         refuse_refs(done.value)
+        self._refuse_too_large(len(dumped(done.value)))
         return done.value
+
+    def _refuse_too_large(self, size: int) -> None:
+        """Refuse a value that the guest's own runtime would have left out. Raises ProtocolViolation."""
+        most = self.job.head.settings.limits.result_bytes
+        if size > most:
+            msg = f"a value of {size} bytes, which result_bytes ({most}) does not allow"
+            raise ProtocolViolation(msg)
 
     async def _settle(self, step: int, run: Run | None, result: Result, record: Recorded | None) -> None:
         await self.attempt.settle(
@@ -235,6 +248,7 @@ def error_of(done: Done, where: str) -> ErrorInfo | None:
     """Return what the code raised, with where that was, if it raised. Raises ProtocolViolation."""
     if done.error is None:
         return None
+    refuse_no_json(done.error)
     try:
         error = ErrorInfo.model_validate(done.error)
     except ValidationError as exc:
@@ -251,7 +265,12 @@ def _merged(done: Done, brought: Variables | None) -> Merged | None:
 
 
 def _notes(run: Run) -> tuple[str, ...]:
-    differing = run.differing + run.journal.differing_writes
-    if not differing:
-        return ()
-    return (f"{differing} writes differed on replay from what had been shown; the log keeps what was shown",)
+    notes = [
+        f"{call} was open when the code ended: it is closed, and whoever still waits for it gets CallCancelled"
+        for call in run.closed[:CLOSED_NAMED]
+    ]
+    if more := len(run.closed) - len(notes):
+        notes.append(f"and so were {more} more calls")
+    if differing := run.differing + run.journal.differing_writes:
+        notes.append(f"{differing} writes differed on replay from what had been shown; the log keeps what was shown")
+    return tuple(notes)

@@ -35,6 +35,8 @@ __all__ = [
 PROTOCOL: Final = 2
 #: A path grows by two characters a generation of tasks; no honest program comes near this.
 MAX_PATH = 4096
+#: Seconds until a timer: the guest says no more for one that is never due (hub.py), and nothing else is a time.
+FAR = 1e9
 #: Deliveries reported at once: the guest reports at every message, so there are few.
 MAX_ENTERED = 100_000
 
@@ -131,7 +133,7 @@ class Display(_Message):
 class Idle(_Message):
     t: Literal["idle"]
     waiting: list[Path]
-    timers: list[tuple[Path, float]]
+    timers: list[tuple[Path, Annotated[float, Field(ge=0, le=FAR)]]]
     consumed: int
     threads: int = 0
     held_up: int = 0

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .link import Link
     from .messages import Call, Entered
 
-__all__ = ["check_entered", "check_text", "fingerprint", "refuse_refs", "request_of"]
+__all__ = ["check_entered", "check_text", "fingerprint", "refuse_no_json", "refuse_refs", "request_of"]
 
 #: What may have entered a guest: a reply or the firing of a timer (its path, turns of the loop), readings of the clock
 #: (lane, window, then a value and how often it was given, one after another).
@@ -32,6 +32,7 @@ _REPLY, _TIMER, _CLOCK = "r", "t", "c"
 #: Kind, path or lane, and turns or window: all of the first two.
 _NAMED = 3
 
+_NO_NUMBER = 'a number that JSON does not have: NaN and infinities are written as {"$float": ...}'
 _REFUSED = "a reference to a blob in a value of the guest"
 #: Bytes that are looked through before others of the loop have their turn: some milliseconds.
 PIECE = 2 << 20
@@ -48,6 +49,7 @@ _HALF_MAX = 4
 def request_of(call: Call, link: Link, after: int) -> Request:
     """Return a call of the guest as the journal knows it, asked after so many deliveries. Raises ProtocolViolation."""
     data = call.args or {} if call.args_stream is None else _arguments(link.take(call.args_stream))
+    refuse_no_json(data)
     refuse_refs(data)
     return Request(call.path, call.name, data, fingerprint(call.name, data), call.line, after)
 
@@ -100,6 +102,17 @@ def refuse_refs(data: Any) -> None:
     """Only the host names blobs: a guest that does wants to read what it was not given. Raises ProtocolViolation."""
     if next(values.refs(data), None) is not None:
         raise ProtocolViolation(_REFUSED)
+
+
+def refuse_no_json(data: Any) -> None:
+    """Refuse NaN and infinities, which Python reads and whoever reads the record takes for null.
+
+    Raises ProtocolViolation.
+    """
+    try:
+        json.dumps(data, allow_nan=False)
+    except ValueError:
+        raise ProtocolViolation(_NO_NUMBER) from None
 
 
 async def check_text(raw: Data) -> None:

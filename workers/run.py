@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from perdure.capabilities.errors import TooManyCalls
 from perdure.engine.events import Delivered, Delivering
-from perdure.engine.journal import CallRecord, Divergence, Journal, Request
+from perdure.engine.inspection import shown_call
+from perdure.engine.journal import CallRecord, Divergence, Journal, Request, not_waited_for, outcome_of
 from perdure.engine.refs import INLINE_LIMIT, dumped, fetched, print_of
 from perdure.engine.settings import DEFAULT_LIMITS
 
@@ -70,6 +71,8 @@ VISIBLE_AFTER = 0.05
 LINGER = 0.05
 #: A guest whose next timer is due sooner than this waits for it itself (s).
 NEAR_TIMER = 2.0
+#: What is said of a call that was under way when its execution was cancelled.
+GIVEN_UP = "the execution was cancelled while the call was under way; whether it was performed is not known"
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +162,9 @@ class Run:
         self._started: dict[str, str] = {}
         self._images: asyncio.Queue[Checkpoint] = asyncio.Queue(1)
         self._tasks: set[asyncio.Task[None]] = set()
+        #: Calls that were open when the code ended, in words; and of these, those that an earlier attempt had closed.
+        self.closed: list[str] = []
+        self._closed_before: list[CallRecord] = []
         self._end: asyncio.Future[End] | None = None
         self.cancelled = False
         #: Calls that may be open at once; whoever asks more is refused.
@@ -409,7 +415,7 @@ class Run:
     async def _step_ends(self, message: StepEnds) -> None:
         """Settle the step if all of it is recorded; what still runs, or was not seen again, belongs to it."""
         await self.recorder.flushed()
-        if self.journal.complete and not (self._running or self.waiting.calls):
+        if self.journal.complete and not (self._running or self.waiting.calls or self._closed_before):
             self._finish(Stepping(message))
             return
         self.guest.link.take(message.stream)
@@ -426,21 +432,37 @@ class Run:
             await asyncio.wait({running.outcome for running in self._running.values()})
             await self.recorder.flushed()
         await self.recorder.flushed()
+        await self._close()
         # A task that lives on has its reply before the execution is over: there is nobody to bring it later.
         await self._deliveries.sent()
+        self._finish(Ended(done))
+
+    async def _close(self) -> None:
+        """End the calls that are open still: no other execution may wait for them, and whoever asked is told so."""
         # What is under way may end, and what is asked be answered, while this is written: both leave these tables.
         for path in list(self._running):
-            if path in self._started:
-                msg = "the execution was cancelled while the call was under way; whether it was performed is not known"
-                gone = {"type": "CallCancelled", "message": msg, "data": path}
-                await self._attempt.settle(self._started[path], gone, state="rejected")
+            gone = {"error": {"type": "CallCancelled", "message": GIVEN_UP, "data": path}}
+            id = self._started.get(path)
+            self._deliver(path, gone if id is None else await self._closed(path, id, gone))
         for path, id in list(self.waiting.calls.items()):
-            await self._attempt.settle(
-                id,
-                {"type": "CallCancelled", "message": "the code ended without waiting for the answer", "data": path},
-                state="rejected",
-            )
-        self._finish(Ended(done))
+            outcome = await self._closed(path, id, not_waited_for(path))
+            if self.waiting.calls.pop(path, None) is not None:
+                self._deliver(path, outcome)
+        self._tell_closed()
+
+    async def _closed(self, path: str, id: str, gone: dict[str, Any]) -> dict[str, Any]:
+        settled = await self._attempt.settle(id, gone["error"], state="rejected")
+        outcome = outcome_of(settled) or gone
+        if outcome == gone and path not in self._given_up:
+            self.closed.append(_in_words(settled.param, id))
+        return outcome
+
+    def _tell_closed(self) -> None:
+        """Tell of the calls that an earlier attempt closed: the code has come to its end, or waits for nothing else."""
+        for record in self._closed_before:
+            assert record.outcome is not None  # noqa: S101 - that is how it came to be here
+            self._deliver(record.request.path, record.outcome)
+        self._closed_before.clear()
 
     # -- calls -------------------------------------------------------------------------
 
@@ -468,7 +490,11 @@ class Run:
         if record.request.path in self._given_up and record.outcome is None and record.effect == "external":
             self.recorder.give_up(record.request.path, record.id)
             return
-        if record.outcome is not None:
+        if record.outcome == not_waited_for(record.request.path):
+            request = record.request
+            self.closed.append(_in_words({"name": request.name, "args": request.data, "line": request.line}, record.id))
+            self._closed_before.append(record)
+        elif record.outcome is not None:
             self._deliver(record.request.path, record.outcome)
         elif record.effect == "external":
             self.waiting.calls[record.request.path] = record.id
@@ -570,6 +596,9 @@ class Run:
         if divergence is not None:
             self._finish(Diverging(divergence))
             return
+        if self._closed_before and not (idle.timers or self.waiting.calls):
+            self._tell_closed()
+            return
         nearest = min((left for _, left in idle.timers), default=None)
         if nearest is None or nearest >= NEAR_TIMER:
             self._spawn(self._rest(idle))
@@ -663,3 +692,8 @@ class Run:
         finally:
             pump.cancel()
             await asyncio.gather(pump, return_exceptions=True)
+
+
+def _in_words(call: dict[str, Any], id: str) -> str:
+    where = f" in line {call['line']}" if call.get("line") else ""
+    return f"{call['name']}({shown_call(call)}){where} ({id})"

@@ -31,6 +31,7 @@ ROWS: dict[str, tuple[str, tuple[str, ...]]] = {
             "test_a3_a_loop_of_the_codes_own_does_not_take_the_place_of_the_sessions",
             "test_a3_background_tasks_advance_only_while_the_code_awaits",
             "test_a3_what_a_task_of_an_earlier_execution_waits_for_is_not_mixed_up_with_later_ones",
+            "test_a3_a_sleep_without_an_end_is_one",
             "test_a3_all_statements_share_one_context",
             "test_a3_user_threads_run_between_executions_and_are_named",
             "test_a3_blocking_calls_are_named_through_aliases_and_rebinding",
@@ -156,6 +157,7 @@ ROWS: dict[str, tuple[str, tuple[str, ...]]] = {
             "test_d1_a_cancel_before_the_code_runs_is_not_lost",
             "test_d1_what_waits_is_stopped_where_it_waits",
             "test_d1_nobody_to_stop_it_is_said_and_the_request_stands",
+            "test_d1_a_store_that_does_not_answer_is_not_nobody_who_stops_it",
         ),
     ),
     "D2": (

@@ -206,3 +206,13 @@ async def test_a7_no_magics_and_no_ipython(talk: Talk) -> None:
     with pytest.raises(BadSubmission, match="SyntaxError"):
         await talk.run("%timeit 1")
     assert await talk.value("import sys\n'IPython' in sys.modules") is False
+
+
+async def test_a3_a_sleep_without_an_end_is_one(talk: Talk) -> None:
+    bounded = "await asyncio.wait_for(asyncio.sleep(math.inf), 0.02)"
+    assert (await talk.error(f"import asyncio, math\n{bounded}")).type == "TimeoutError"
+    execution = await talk.submit("await asyncio.sleep(math.inf)")
+    assert (await talk.until(execution, "waiting")).until is not None
+    stopped = await execution.cancel()
+    assert stopped is not None
+    assert stopped.status == "cancelled"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from perdure.engine.errors import SessionBusy
+from perdure.engine.errors import SessionBusy, StateUnusable
 from perdure.engine.life import TABLE, after
 from tests.whole.kit import kill_guests, zombies
 
@@ -186,6 +186,20 @@ async def test_d1_nobody_to_stop_it_is_said_and_the_request_stands(talk: Talk) -
     assert await execution.cancel(wait=0) is None
     result = await execution.result()
     assert result.status in ("cancelled", "ok")
+
+
+async def test_d1_a_store_that_does_not_answer_is_not_nobody_who_stops_it(
+    talk: Talk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def late(_: object) -> None:
+        raise TimeoutError("the server did not answer within 10 s")
+
+    execution = await talk.submit("look('x', 0.1)")
+    with monkeypatch.context() as patch:
+        patch.setattr(type(execution), "result", late)
+        with pytest.raises(StateUnusable, match="which is recorded; what became of it cannot be read now"):
+            await execution.cancel()
+    assert (await execution.result()).status in ("cancelled", "ok")
 
 
 async def test_d2_a_timeout_leaves_background_tasks_alone(talk: Talk) -> None:

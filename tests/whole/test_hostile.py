@@ -15,6 +15,10 @@ ENTERED = "say(t='idle', waiting=[], timers=[], consumed=1, threads=1, entered={
 #: A call that no code made, by its name; ``look`` is granted.
 CALL = "say(t='call', path={path!r}, name={name!r}, args={{'what': 1}})\n"
 
+#: A message as text, which the runtime's own writer would not make: of a number that JSON does not have.
+RAW = 'channel._outbox.append((0, b\'{{"t":"{t}",{more}}}\', False))\nchannel._drain()\n'
+ASKS = '"path":"main.7","name":"look","args":'
+
 
 @pytest.mark.parametrize(
     "attack",
@@ -66,6 +70,11 @@ async def test_closing_every_descriptor_ends_that_guest_only(tmp_path: Path) -> 
         pytest.param("say(t='done', status='ok')\n" * 2, id="two results"),
         pytest.param("say(t='ready', pid=1, python='3', protocol=1, isolation={})", id="beginning again"),
         pytest.param("say(t='done', status='error', error={'type': [1]})", id="an error that is none"),
+        pytest.param(RAW.format(t="done", more='"status":"ok","has_value":true,"value":NaN'), id="a value of NaN"),
+        pytest.param(
+            RAW.format(t="idle", more='"waiting":[],"timers":[["m",1e999]],"consumed":0'), id="no time"
+        ),
+        pytest.param(RAW.format(t="call", more=ASKS + '{"what":NaN}'), id="NaN as an argument"),
         pytest.param("say(t='checkpoint', stream=5)", id="a checkpoint that nobody asked for"),
         pytest.param(ENTERED.format(at=7, items="[['t', 'main.0', 0]]"), id="deliveries with some left out"),
         pytest.param(ENTERED.format(at=0, items="[[]]"), id="a delivery that is none"),
@@ -99,6 +108,22 @@ async def test_a_forged_result_is_taken_once_and_its_guest_does_not_go_on(tmp_pa
         result = await outcome(client, "bad", code)
         assert (result.status, result.error and result.error.type) == ("crashed", "LimitExceeded"), result
         assert "the limit checkpoint_seconds " in (result.error.message if result.error else "")
+        assert (await outcome(client, "bad", "kept")).value == 5
+
+
+async def test_a_value_above_its_limit_is_refused_by_the_host_too(tmp_path: Path) -> None:
+    lifted = HIJACK + "frame.f_locals['self'].limits.result = 1 << 30\n"
+    async with opened(tmp_path / "state") as client:
+        await client.session("bad", limits=Limits(result_bytes=2048))
+        # The same guest keeps to it by itself, and its own limit is what the code lifts.
+        assert not (await outcome(client, "bad", "kept = 5\n'x' * 2047")).has_value
+        assert (await outcome(client, "bad", lifted + "'x' * 2046")).value == "x" * 2046
+        for size in (2047, 300_000):
+            result = await outcome(client, "bad", lifted + f"'x' * {size}")
+            assert (result.status, result.error and result.error.type) == ("crashed", "ProtocolViolation"), result
+            said = f"a value of {size + 2} bytes, which result_bytes (2048) does not allow"
+            assert result.error is not None
+            assert said in result.error.message
         assert (await outcome(client, "bad", "kept")).value == 5
 
 

@@ -147,6 +147,8 @@ async def test_odd_arguments_are_refused_or_data_and_nothing_else_happens(odd: s
         # What is recorded of it, shown of it and compared with on a replay.
         request = request_of(heard, link, 0)
         assert (len(request.print), str(request)[:5], dumped(request.data)[:1]) == (32, "look(", b"{")
+        # A float that JSON does not have would reach its handler as None.
+        assert b"null" not in dumped(request.data)
     except ProtocolViolation:
         pass
     finally:

@@ -35,6 +35,10 @@ __all__ = ["Hub"]
 IDLE_AFTER = 0.005
 #: Paths and timers named in one ``idle``: far below MAX_FRAME. The host knows the pending calls anyway.
 IDLE_NAMED = 10_000
+#: Seconds that stand for all longer ones (30 years): code sleeps for ``math.inf``, which no deadline can say.
+FAR = 1e9
+#: Seconds that a wait takes at the most before it is begun again: the system cannot count what code may ask for.
+LONGEST = 86_400.0
 #: Deliveries not yet reported after which they are sent alone, so that no message outgrows a frame.
 UNREPORTED = 5_000
 #: Seconds between looks at whether other threads still run, while a recorded delivery cannot be made.
@@ -83,17 +87,37 @@ class Hub:
         self.channel.send(message, entered=True)
 
     def begin(self, execution: str, recorded: dict[str, Any] | None) -> None:
-        """Start an execution, with what it replays. Replies to calls of earlier ones that are still awaited stay."""
+        """Start an execution, with what it replays. What sleeps on from an earlier one keeps its name."""
         with self.guard:
             self.execution = execution
+            for party in self._parties:
+                if isinstance(party, Waiter):
+                    party.lives_in(execution)
             self.calls_asked = 0
             self.deliveries = Deliveries(recorded)
             self.wall.begin(execution, self.deliveries.readings)
 
     def end(self) -> None:
-        """End the execution: nothing enters until the next one begins."""
-        self.execution = ""
-        self.wall.end()
+        """End the execution: what its threads take from here on is not recorded, and nobody else takes anything."""
+        with self.guard:
+            self.execution = ""
+            self.wall.end()
+
+    def close(self) -> None:
+        """The host has answered or closed every call of the execution that has ended: whoever asked has it now.
+
+        The next one knows none of them: a reply that entered there would be one to a call that it never made.
+        """
+        with self.guard:
+            for asked in list(self._mail.asked.values()):
+                if asked.outcome is None:
+                    continue
+                asked.over = True
+                if asked in self._mail.inbox:
+                    self._mail.forget(asked.path)
+                    asked.owner.deliver(REPLY, asked.path, asked.outcome)
+                if asked.owner is not None:
+                    asked.owner.wake()
 
     def next_message(self, rest: float | None = None) -> Message | None:
         """Wait for the next message that is for the main program (main thread, between executions).
@@ -165,6 +189,8 @@ class Hub:
         asked.owner = party = Waiter(REPLY, asked.path)
 
         def ready() -> dict[str, Any] | None:
+            if asked.over:
+                return asked.outcome
             deliveries = self.deliveries
             if deliveries.replaying:
                 return self._replayed(party).outcome if deliveries.wants(REPLY, asked.path) else None
@@ -178,21 +204,21 @@ class Hub:
             self.forget(asked.path)
         return outcome
 
-    def sleep(self, path: str, seconds: float) -> None:
+    def sleep(self, path: str, seconds: float, execution: str) -> None:
         """Block this thread for that long; a recorded sleep is over at once."""
         due = self.due(path, self.clock.now() + seconds)
-        party = Waiter(TIMER, path, due)
+        party = Waiter(TIMER, path, due, execution)
 
         def ready() -> bool | None:
             if self.deliveries.replaying:
-                if not self.deliveries.wants(TIMER, path):
+                if not self.deliveries.wants(TIMER, party.path):
                     return None
                 self._replayed(party)
                 self.clock.reach(due)
                 return True
             if self.clock.now() < due:
                 return None
-            self._entered(TIMER, path, 0)
+            self._entered(TIMER, party.path, 0)
             return True
 
         self._wait(party, ready)
@@ -259,6 +285,9 @@ class Hub:
         return delivery
 
     def _entered(self, kind: str, path: str, turns: int) -> None:
+        if not self.execution:
+            self._note(kind, path)
+            return
         self.deliveries.entered(kind, path, turns)
         self.wall.next()
         self._note(kind, path)
@@ -284,6 +313,8 @@ class Hub:
         look = IDLE_AFTER if idle else None
         idle_at = None if look is None else time.monotonic() + look
         with self.guard:
+            if isinstance(party, Waiter) and self.execution:
+                party.lives_in(self.execution)
             self._parties[party] = threading.get_ident()
             self._moves += 1
         try:
@@ -328,7 +359,7 @@ class Hub:
         if self.execution and isinstance(party, Waiter) and threading.active_count() > 1:
             # One that reads does not hear that another went on, after which the host is to be told anew.
             limits.append(RUNNING_LOOK)
-        return max(0.0, min(limits)) if limits else None
+        return max(0.0, min(*limits, LONGEST)) if limits else None
 
     def _wake(self, kind: str, path: str) -> None:
         for party in self._parties:
@@ -368,7 +399,7 @@ class Hub:
             {
                 "t": "idle",
                 "waiting": named[:IDLE_NAMED],
-                "timers": [[path, max(0.0, left)] for left, path in timers[:IDLE_NAMED]],
+                "timers": [[path, min(max(0.0, left), FAR)] for left, path in timers[:IDLE_NAMED]],
                 "consumed": self.deliveries.consumed,
                 "threads": threads,
                 "held_up": held_up,

@@ -302,6 +302,7 @@ class Guest:
     def _checkpoint(self, message: Message) -> None:
         """Send what changed since the checkpoint that the host has; everything, if it is not the last one made here."""
         self._given = message.get("since", 0)
+        self.hub.close()
         self.output.flush()
         send = self._image(None)
         self.hub.send({"t": "checkpoint", "stream": send()})

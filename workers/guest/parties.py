@@ -6,7 +6,7 @@ import select
 import threading
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .replay import REPLY
+from .replay import REPLY, TIMER
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,7 +67,7 @@ class LoopParty(Party, Protocol):
 class Asked:
     """A call that was sent and whose reply nobody has consumed."""
 
-    __slots__ = ("arrived", "deliver", "name", "outcome", "owner", "path")
+    __slots__ = ("arrived", "deliver", "name", "outcome", "over", "owner", "path")
 
     def __init__(self, path: str, name: str, owner: Any, deliver: Callable[[dict[str, Any]], None] | None) -> None:
         self.path = path
@@ -76,17 +76,25 @@ class Asked:
         self.deliver = deliver
         self.outcome: dict[str, Any] | None = None
         self.arrived = 0.0
+        #: The execution that asked has ended: the outcome is nothing that enters the next one.
+        self.over = False
 
 
 class Waiter:
     """A thread that waits for its own reply, its own timer, or the next message for the main program."""
 
-    def __init__(self, kind: str, path: str, due: float | None = None) -> None:
+    def __init__(self, kind: str, path: str, due: float | None = None, execution: str = "") -> None:
         self.kind = kind
         self.path = path
         self.due = due
+        self._execution = execution
         self._bell = threading.Lock()
         self._bell.acquire()
+
+    def lives_in(self, execution: str) -> None:
+        """Take the name of the execution it began in along into another one, whose own first timer is called alike."""
+        if self.kind == TIMER and self._execution not in ("", execution) and "|" not in self.path:
+            self.path = f"{self._execution}|{self.path}"
 
     def takes(self, head: Delivery) -> bool:
         return head.kind == self.kind and head.path == self.path

@@ -82,10 +82,11 @@ class Threads:
         @functools.wraps(sleep)
         def sleep_known(seconds: Any, /) -> None:
             hub = self._hub
-            if type(seconds) not in (int, float) or not seconds >= SHORT_SLEEP or not hub.execution or hub.hooks_run:
+            execution = hub.execution
+            if type(seconds) not in (int, float) or not seconds >= SHORT_SLEEP or not execution or hub.hooks_run:
                 sleep(seconds)
                 return
-            hub.sleep(family.current().next_timer(hub.execution), seconds)
+            hub.sleep(family.current().next_timer(execution), seconds, execution)
 
         threading.Thread._bootstrap_inner = bootstrap_known  # type: ignore[attr-defined]
         threading.Thread.start = start_known  # type: ignore[assignment, method-assign]

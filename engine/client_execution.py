@@ -77,8 +77,9 @@ class Execution:
         await promises.settle(id, {"at": now_ms()})
         if await self._client.attended() is False:
             return None
+        patience = asyncio.timeout(wait)
         try:
-            async with asyncio.timeout(wait) as patience:
+            async with patience:
                 return await self.result()
         except TimeoutError as problem:
             if patience.expired():

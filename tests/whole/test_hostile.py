@@ -71,9 +71,7 @@ async def test_closing_every_descriptor_ends_that_guest_only(tmp_path: Path) -> 
         pytest.param("say(t='ready', pid=1, python='3', protocol=1, isolation={})", id="beginning again"),
         pytest.param("say(t='done', status='error', error={'type': [1]})", id="an error that is none"),
         pytest.param(RAW.format(t="done", more='"status":"ok","has_value":true,"value":NaN'), id="a value of NaN"),
-        pytest.param(
-            RAW.format(t="idle", more='"waiting":[],"timers":[["m",1e999]],"consumed":0'), id="no time"
-        ),
+        pytest.param(RAW.format(t="idle", more='"waiting":[],"timers":[["m",1e999]],"consumed":0'), id="no time"),
         pytest.param(RAW.format(t="call", more=ASKS + '{"what":NaN}'), id="NaN as an argument"),
         pytest.param("say(t='checkpoint', stream=5)", id="a checkpoint that nobody asked for"),
         pytest.param(ENTERED.format(at=7, items="[['t', 'main.0', 0]]"), id="deliveries with some left out"),

@@ -9,8 +9,10 @@ import pytest
 from perdure.workers.guest.compiler import CACHE_SIZE
 from tests.whole.kit import HIJACK
 
+from .kit import Talk
+
 if TYPE_CHECKING:
-    from .kit import Talk
+    from perdure.engine import Client
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -208,11 +210,13 @@ async def test_a7_no_magics_and_no_ipython(talk: Talk) -> None:
     assert await talk.value("import sys\n'IPython' in sys.modules") is False
 
 
-async def test_a3_a_sleep_without_an_end_is_one(talk: Talk) -> None:
+async def test_a3_a_sleep_without_an_end_is_one(client: Client) -> None:
+    # A session of its own: tasks that others left running would keep it from coming to rest.
+    endless = Talk(client, "endless")
     bounded = "await asyncio.wait_for(asyncio.sleep(math.inf), 0.02)"
-    assert (await talk.error(f"import asyncio, math\n{bounded}")).type == "TimeoutError"
-    execution = await talk.submit("await asyncio.sleep(math.inf)")
-    assert (await talk.until(execution, "waiting")).until is not None
+    assert (await endless.error(f"import asyncio, math\n{bounded}")).type == "TimeoutError"
+    execution = await endless.submit("await asyncio.sleep(math.inf)")
+    assert (await endless.until(execution, "waiting")).until is not None
     stopped = await execution.cancel()
     assert stopped is not None
     assert stopped.status == "cancelled"

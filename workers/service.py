@@ -19,6 +19,7 @@ import structlog
 
 from perdure.capabilities import standard
 from perdure.capabilities.registry import Registry
+from perdure.engine.logs import StandardError
 from perdure.engine.settings import WorkerSettings
 from perdure.engine.substrate import Substrate
 
@@ -59,7 +60,7 @@ if not structlog.is_configured():
             structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=StandardError(),
     )
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-import sys
 from typing import TYPE_CHECKING, Any
 
 from ..errors import PerdureError
+from ..logs import StandardError, say
 
 if TYPE_CHECKING:
     from structlog.typing import EventDict
@@ -46,8 +46,7 @@ def say_once(line: str) -> None:
     said = " ".join(said.split())
     if said not in _said:
         _said.add(said)
-        sys.stderr.write(f"perdure: {said}\n{excerpt}{'\n' if excerpt else ''}")
-        sys.stderr.flush()
+        say(f"perdure: {said}\n{excerpt}{'\n' if excerpt else ''}")
 
 
 class _Background(logging.Handler):
@@ -81,7 +80,7 @@ def hear_background() -> None:
             structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"]),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=StandardError(),
         cache_logger_on_first_use=False,
     )
 

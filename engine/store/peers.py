@@ -19,6 +19,7 @@ from msgspec import Struct
 
 from .members import Peer
 
+BY_DESCRIPTOR: Final = Path("/proc/self/fd").is_dir()  # whether a folder can be named by its descriptor
 BACKLOG_BYTES: Final = 1 << 20  # unread by a peer: it is stopped, and finds the rest in the file
 BACKLOG_PEERS: Final = 100  # connecting at once: as many as asyncio's servers hold
 DEAF_SECONDS: Final = 1.0  # where no descriptor is left for a peer that connects
@@ -100,7 +101,7 @@ class Peers:
             OSError: the folder cannot hold a socket.
         """
         self._deafen()
-        if Path("/proc/self/fd").is_dir():
+        if BY_DESCRIPTOR:
             self._directory = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._ear = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         self._ear.bind(self._address(self._name))

@@ -209,28 +209,25 @@ class Lane:
             os.kill(pid, signal.SIGKILL)
             await self._died.wait()
 
-    async def tell(self, name: str, what: str) -> None:
-        """Have a living worker do something."""
+    async def tell(self, name: str, what: str) -> bool:
+        """Have a living worker do something; False if it could not: it ended, or somebody stopped keeps the store."""
         reader, writer = await asyncio.open_unix_connection(self.folder / f"{name}.control")
         writer.write(what.encode() + b"\n")
-        heard = await reader.readline()
+        done = await reader.readline()
         writer.close()
-        if not heard:
-            msg = f"worker {name} has ended"
-            raise ConnectionResetError(msg)
+        return bool(done)
 
     async def _told(self, name: str, what: str) -> bool:
         """Have a worker do something; False if it has ended: by an order of the case before, noticed only now."""
         pid = self._pids[name]
-        try:
-            await self.tell(name, what)
-        except OSError:
-            async with asyncio.timeout(DEATH_NOTICED):
-                while self._pids.get(name) == pid:
-                    self._died.clear()
-                    await self._died.wait()
-            return False
-        return True
+        with contextlib.suppress(OSError):
+            if await self.tell(name, what):
+                return True
+        async with asyncio.timeout(DEATH_NOTICED):
+            while self._pids.get(name) == pid:
+                self._died.clear()
+                await self._died.wait()
+        return False
 
     # -- cases -----------------------------------------------------------------
 

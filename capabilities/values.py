@@ -519,8 +519,8 @@ def _ref(data: dict[str, Any]) -> Ref | None:
     return None
 
 
-def _dumps(data: Any) -> str:
-    return json.dumps(data, sort_keys=True, separators=(",", ":"))
+#: Made once: ``json.dumps`` would make an encoder for every call.
+_dumps = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 
 def _canonical(data: Any) -> Any:

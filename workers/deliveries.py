@@ -10,7 +10,7 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from perdure.engine.refs import INLINE_LIMIT, dumped, fetched
+from perdure.engine.refs import INLINE_LIMIT, dumped, fetched, is_ref
 
 from .link import LinkClosed
 from .orders import Reply
@@ -64,10 +64,10 @@ class Deliveries:
             while self._due:
                 path, outcome = self._due[0]
                 self._before(path)
-                message = await self._message(path, outcome)
+                text = await self._message(path, outcome)
                 # Whole in our buffer before anything is waited for: cut off after this, it is not sent again.
                 self._due.popleft()
-                await self._guest.link.send(message)
+                await self._guest.link.send_text(text)
                 self._after(path)
             self._none_due.set()
         except LinkClosed:
@@ -76,11 +76,13 @@ class Deliveries:
         finally:
             self._sending = False
 
-    async def _message(self, path: str, outcome: dict[str, Any]) -> Reply:
+    async def _message(self, path: str, outcome: dict[str, Any]) -> bytes:
         if "error" in outcome:
-            return Reply(path=path, error=outcome["error"])
-        data = await fetched(self._blobs, outcome["value"])
-        raw = dumped(data)
-        if len(raw) > INLINE_LIMIT:
-            return Reply(path=path, value_stream=await self._guest.link.send_stream(raw))
-        return Reply(path=path, value=data)
+            return dumped(Reply(path=path, error=outcome["error"]).to_wire())
+        if not is_ref(outcome["value"]):
+            text = dumped(Reply(path=path, value=outcome["value"]).to_wire())
+            if len(text) <= INLINE_LIMIT:
+                return text
+        raw = dumped(await fetched(self._blobs, outcome["value"]))
+        stream = await self._guest.link.send_stream(raw)
+        return dumped(Reply(path=path, value_stream=stream).to_wire())

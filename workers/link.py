@@ -85,8 +85,11 @@ class Link:
     async def _more(self, began: float | None) -> bool:
         """Wait for bytes; False if the time for the frame that began is up, but its guest is stopped."""
         try:
-            async with asyncio.timeout_at(None if began is None else began + FRAME_TIMEOUT):
+            if began is None:  # Nearly always: a guest writes a frame at once.
                 data = await self._reader.read(READ_SIZE)
+            else:
+                async with asyncio.timeout_at(began + FRAME_TIMEOUT):
+                    data = await self._reader.read(READ_SIZE)
         except TimeoutError:
             if self.frozen:
                 return False
@@ -115,7 +118,11 @@ class Link:
 
     async def send(self, order: Order) -> None:
         """Send one message (which must fit a frame). Raises LinkClosed."""
-        self._put(MESSAGE, dumped(order.to_wire()))
+        await self.send_text(dumped(order.to_wire()))
+
+    async def send_text(self, text: bytes) -> None:
+        """Send the JSON text of a message (which must fit a frame). Raises LinkClosed."""
+        self._put(MESSAGE, text)
         await self._drain()
 
     async def send_stream(self, data: bytes | memoryview | Sequence[bytes | memoryview]) -> int:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import builtins
 import inspect
-import json
 import sys
 import types
 import warnings
@@ -23,6 +22,7 @@ from .checkpoints.recompute import recompute
 from .loop import GuestLoop
 from .parties import Asked
 from .values import NotPlain, decode, encode
+from .wire import as_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
@@ -135,6 +135,8 @@ class Calls:
         self._is_user_file = is_user_file
         self._grants: dict[str, dict[str, Any]] = {}
         self._placed: list[str] = []
+        #: Signatures of what is granted, as they were asked for: most code names a capability anew for each call.
+        self._signatures: dict[str, inspect.Signature] = {}
         #: A reason why no call can be made just now: a repr is taken, a checkpoint is made.
         self.refused = ""
 
@@ -145,6 +147,7 @@ class Calls:
         for name in self._placed:
             builtins.__dict__.pop(name, None)
         self._grants = {each["name"]: each for each in grants}
+        self._signatures.clear()
         tops = dict.fromkeys(name.split(".")[0] for name in self._grants)
         self._placed = [name for name in tops if not hasattr(builtins, name)]
         for name in self._placed:
@@ -165,7 +168,9 @@ class Calls:
         grant = self._grants.get(name)
         if grant is not None:
             proxy.__doc__ = grant.get("doc") or None
-            proxy.__signature__ = _signature(grant)  # type: ignore[attr-defined]
+            if name not in self._signatures:
+                self._signatures[name] = _signature(grant)
+            proxy.__signature__ = self._signatures[name]  # type: ignore[attr-defined]
         return proxy
 
     def module(self) -> types.ModuleType:
@@ -247,7 +252,7 @@ class Calls:
             raise errors.BadArguments(msg) from None
         asked = Asked(path or self._path(name), name, owner, None)
         message: dict[str, Any] = {"t": "call", "path": asked.path, "name": name, "line": line}
-        text = json.dumps(args, separators=(",", ":"))
+        text = as_json(args)
         if len(text) > INLINE_ARGS:
             message["args_stream"] = self._hub.channel.send_stream(text.encode())
         else:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from .orders import check
 from .signals import Guard
-from .wire import CHUNK, MESSAGE, TEXT, Chunk, Decoder, Framer, Streams, chunk_payloads, message_payload
+from .wire import CHUNK, MESSAGE, TEXT, Chunk, Decoder, Framer, Streams, as_json, chunk_payloads, message_payload
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -129,5 +129,5 @@ def _with_entered(kind: int, payload: bytes, report: dict[str, Any]) -> bytes:
     if kind == TEXT:
         text = payload[1:].decode()
         return message_payload({"t": "output", "stream": _NAMES[payload[0]], "text": text, "entered": report})
-    tail = json.dumps(report, separators=(",", ":")).encode()
+    tail = as_json(report).encode()
     return b"".join((payload[:-1], b',"entered":', tail, b"}"))

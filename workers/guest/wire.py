@@ -28,6 +28,7 @@ __all__ = [
     "Framer",
     "Streams",
     "WireError",
+    "as_json",
     "chunk_payloads",
     "message_payload",
 ]
@@ -58,6 +59,9 @@ _STREAMS = {b"\x01": "stdout", b"\x02": "stderr"}
 
 type Message = dict[str, Any]
 
+#: Made once: ``json.dumps`` would make an encoder for every message.
+as_json = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+
 
 class WireError(Exception):
     """The other side sent something that is not in the protocol."""
@@ -72,7 +76,7 @@ class Chunk(NamedTuple):
 
 def message_payload(message: Message) -> bytes:
     """Return a message as the payload of a frame; raises WireError if it is too large for one."""
-    payload = json.dumps(message, separators=(",", ":"), allow_nan=False).encode()
+    payload = as_json(message).encode()
     if len(payload) + _COUNTED > MAX_FRAME:
         msg = f"a message of type {message.get('t')!r} would be {len(payload)} bytes, above {MAX_FRAME}"
         raise WireError(msg)

@@ -15,7 +15,7 @@ from .records import Beat
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["beat_of", "forget_beat", "keep_beat"]
+__all__ = ["beat_of", "forget_beat", "forget_old_beats", "keep_beat"]
 
 #: A beat older than this is none: its worker has gone, or is paused (ms).
 STALE_MS = 5_000
@@ -33,6 +33,14 @@ def forget_beat(run: Path, session: str) -> None:
     """Its execution rests, or is over."""
     with suppress(OSError):
         _path(run, session).unlink()
+
+
+def forget_old_beats(run: Path, now: float) -> None:
+    """Remove what workers left that were killed (``now``: s since 1970); each holds for a moment only."""
+    for path in (*run.glob("*.beat"), *run.glob("*.beat.new")):
+        with suppress(OSError):
+            if path.stat().st_mtime < now - STALE_MS / 1000:
+                path.unlink()
 
 
 def beat_of(run: Path, session: str, execution: str, now_ms: int) -> Beat | None:

@@ -6,6 +6,7 @@ import asyncio
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from .blobs import BlobDamaged, BlobMissing
 from .durable import KIND
 from .errors import ExecutionNotFound
 from .ids import cancel_id, death_id, parse_execution, parse_record, record_id, step_id
@@ -72,11 +73,19 @@ async def outputs_of(promise: Promise, blobs: BlobStore, start: int = 0) -> list
         if offset <= start:
             continue
         if stream == DISPLAY:
-            events.append(DisplayEvent(offset=begins, data=await fetched(blobs, content), record=promise.id))
+            events.append(await _display(promise.id, begins, content, blobs))
         else:
             at = max(begins, start)
             events.append(OutputEvent(offset=at, stream=stream, text=content[at - begins :], record=promise.id))
     return events
+
+
+async def _display(record: str, offset: int, content: Any, blobs: BlobStore) -> DisplayEvent:
+    try:
+        return DisplayEvent(offset=offset, data=await fetched(blobs, content), record=record)
+    except (BlobDamaged, BlobMissing) as exc:
+        # What was printed after it is there, and how it ended: one lost picture costs no more than itself.
+        return DisplayEvent(offset=offset, data={}, record=record, lost=str(exc))
 
 
 def shown_call(param: dict[str, Any]) -> str:

@@ -184,12 +184,16 @@ class OutputEvent(_Data):
 
 
 class DisplayEvent(_Data):
-    """Something was displayed: contents by MIME type, binary ones in base64. It takes one character of the output."""
+    """Something was displayed: contents by MIME type, binary ones in base64. It takes one character of the output.
+
+    ``lost`` says why there are none any more, if what was stored is missing or damaged.
+    """
 
     type: Literal["display"] = "display"
     offset: int
     data: dict[str, str]
     record: str
+    lost: str | None = None
 
 
 class CallEvent(_Data):

@@ -41,7 +41,7 @@ def doing(cpu: float, seconds: float, *, waits: bool) -> str:
 async def beat_on(execution: str, live: Live, folder: Path) -> None:
     """Keep an execution's beat until this is cancelled."""
     session = parse_execution(execution).session
-    before, said = 0.0, False
+    before, said, refused = 0.0, False, False
     try:
         while True:
             await asyncio.sleep(EVERY)
@@ -58,8 +58,10 @@ async def beat_on(execution: str, live: Live, folder: Path) -> None:
             try:
                 keep_beat(folder, session, beat)
             except OSError as exc:
-                log.warning("guest.beat", execution=execution, reason=str(exc))
-                return
+                # There may be room again in a moment.
+                if not refused:
+                    log.warning("guest.beat", execution=execution, reason=str(exc))
+                refused = True
     finally:
         forget_beat(folder, session)
 

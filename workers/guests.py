@@ -110,30 +110,37 @@ class WorkspaceLock:
     @classmethod
     async def take(cls, path: Path, timeout: float = KILL_TIMEOUT) -> WorkspaceLock:
         """Take the lock, waiting for a dying predecessor. Raises WorkspaceTaken after ``timeout`` seconds, OSError."""
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = cls(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), path)
+        try:
+            await lock._wait(timeout)
+        except BaseException:
+            # Who stops waiting, because its attempt has ended, say, holds nothing.
+            lock.release()
+            raise
+        return lock
+
+    async def _wait(self, timeout: float) -> None:
         loop = asyncio.get_running_loop()
         began = loop.time()
         give_up, evict = began + timeout, began + EVICT_AFTER
         wait = 0.001
         while True:
             try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as exc:
                 if exc.errno not in (errno.EAGAIN, errno.EACCES):
-                    os.close(fd)
                     # No other guest: a file system without locks, or a disk that fails.
                     what = f"the workspace's lock cannot be taken: {exc.strerror}"
-                    raise OSError(exc.errno, what, str(path)) from None
+                    raise OSError(exc.errno, what, str(self.path)) from None
                 if loop.time() > give_up:
-                    os.close(fd)
-                    msg = f"another guest still works in the workspace guarded by {path.name}"
+                    msg = f"another guest still works in the workspace guarded by {self.path.name}"
                     raise WorkspaceTaken(msg) from None
                 if loop.time() > evict:
-                    _evict(fd)
+                    _evict(self.fd)
                 await asyncio.sleep(wait)
                 wait = min(wait * 2, 0.05)
             else:
-                return cls(fd, path)
+                return
 
     def held_by(self, pid: int) -> None:
         """Note which guest holds the lock, so that a successor can end one whose worker does not."""

@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -19,6 +20,7 @@ import structlog
 
 from perdure.capabilities import standard
 from perdure.capabilities.registry import Registry
+from perdure.engine.beats import forget_old_beats
 from perdure.engine.logs import StandardError
 from perdure.engine.settings import WorkerSettings
 from perdure.engine.substrate import Substrate
@@ -194,6 +196,7 @@ class Worker:
         self._warm = asyncio.create_task(self._warm_up())
         self._substrate.on_settled(self._hear)
         try:
+            await asyncio.to_thread(forget_old_beats, self._services.run_folder, time.time())
             await self._substrate.start(
                 functions={"execute": self._executions.execute},
                 heartbeat=self._leases,

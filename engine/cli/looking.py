@@ -177,20 +177,26 @@ def why_of(report: NameReport) -> str:
     return f"{where}{report.why}{stays}"
 
 
-async def show_output(state: Path, execution: str, offset: int, *, follow: bool, json: bool) -> None:
-    """Print recorded output."""
+async def show_output(state: Path, execution: str, offset: int, *, follow: bool, json: bool) -> int:
+    """Print recorded output; 1 if some of it is lost."""
+    lost = 0
     async with _looking(state) as client:
         async for event in client.execution(execution).events(offset, follow=follow):
             if event.type not in ("output", "display"):
                 continue
+            if event.type == "display" and event.lost:
+                lost = 1
+                sys.stderr.write(f"perdure: a display is lost: {plain(event.lost)}\n")
             if json:
                 typer.echo(event.model_dump_json())
             elif event.type == "display":
-                _say(event.data.get("text/plain", f"[{', '.join(event.data)}]"))
+                shown = ", ".join(event.data) or ("a display that is lost" if event.lost else "an empty display")
+                _say(event.data.get("text/plain", f"[{shown}]"))
             elif event.type == "output":
                 stream = sys.stderr if event.stream == "stderr" else sys.stdout
                 stream.write(event.text)
                 stream.flush()
+    return lost
 
 
 def answered(value: str, *, as_json: bool) -> Any:

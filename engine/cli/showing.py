@@ -113,6 +113,8 @@ class Following:
 
     def _display(self, event: DisplayEvent) -> None:
         """Print what a terminal can show, and say where the rest is."""
+        if event.lost:
+            say(f"a display is lost: {event.lost}", self._choices)
         text = event.data.get("text/plain", "")
         if text:
             self._print("stdout", text if text.endswith("\n") else f"{text}\n")

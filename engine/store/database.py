@@ -47,8 +47,11 @@ _PRIMARY: Final = 0xFF  # an extended result code's low byte is the primary one
 
 def translate(error: sqlite3.Error, path: Path) -> StoreError:
     """The store's error for SQLite's."""
-    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & _PRIMARY
-    match code:
+    extended = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+    if extended == sqlite3.SQLITE_IOERR_SHMSIZE:
+        # Even a reader makes room for the index of the log: this is how SQLite says that there was none.
+        extended = sqlite3.SQLITE_FULL
+    match extended & _PRIMARY:
         case sqlite3.SQLITE_FULL:
             return StoreFull(f"{path}: the disk is full; free some space and try again, nothing was lost")
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM:
@@ -61,6 +64,9 @@ def translate(error: sqlite3.Error, path: Path) -> StoreError:
             return StoreDamaged(f"{path}: is damaged ({error}); restore it from a backup")
         case sqlite3.SQLITE_NOTADB:
             return StoreForeign(f"{path}: is not a store; choose another path")
+        case sqlite3.SQLITE_IOERR:
+            name = getattr(error, "sqlite_errorname", "")
+            return StoreError(f"{path}: {error} ({name}); see what the kernel says of the disk: nothing was applied")
         case _:
             return StoreError(f"{path}: {error}")
 
@@ -257,8 +263,12 @@ def connect(path: Path) -> sqlite3.Connection:
             check_same_thread=False,
             cached_statements=STATEMENT_CACHE,
         )
-        connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
-        connection.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
+        try:
+            connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+            connection.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
+        except BaseException:
+            connection.close()
+            raise
     except sqlite3.Error as error:
         raise translate(error, path) from error
     return connection

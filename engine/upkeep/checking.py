@@ -21,8 +21,9 @@ __all__ = ["Checked", "check"]
 
 _STEP = re.compile(r".+:s[0-9]+")
 _REF = re.compile(rb"blake3:[0-9a-f]{64}")
-#: How a record of output begins: what code printed names nothing.
+#: How a record of output begins, and how it holds a display by reference: in a printed text the quotes are escaped.
 _OUTPUT = b'{"kind":"output"'
+_DISPLAYED = re.compile(rb'\["display",\s*\{"\$ref":\s*"(blake3:[0-9a-f]{64})"')
 #: Problems that are listed; more only repeat what these say.
 MAX_PROBLEMS = 100
 
@@ -71,9 +72,9 @@ async def _promises(network: SqliteConnection, substrate: Substrate, stored: set
     while page := await network.payloads(after):
         for id, text in page:
             count += 1
-            if text.startswith(_OUTPUT):
-                continue
-            gone = {ref.decode() for ref in _REF.findall(text)} - stored
+            # What code printed names nothing, whatever it looks like; what it displayed may lie in a blob.
+            named = _DISPLAYED.findall(text) if text.startswith(_OUTPUT) else _REF.findall(text)
+            gone = {ref.decode() for ref in named} - stored
             lines += [f"{id} names {ref}, which is missing: restore the blobs from a backup" for ref in sorted(gone)]
             if _STEP.fullmatch(id) is not None:
                 lines += await _seal(seals, id, substrate)

@@ -248,6 +248,24 @@ async def test_a_full_disk_loses_nothing(path: Path) -> None:
         signal.signal(signal.SIGXFSZ, ignored)
 
 
+async def test_a_disk_without_room_to_begin_reading_is_full(path: Path) -> None:
+    connection = SqliteConnection(path)
+    await connection.start()
+    await connection.stop()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+        assert "free some space" in await refused(path, StoreFull)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, ignored)
+    connection = SqliteConnection(path)
+    await connection.start()
+    assert await connection.check() == []
+    await connection.stop()
+
+
 def test_sqlites_own_full_is_full(path: Path) -> None:
     store = database.Database.open(path)
     store.all("PRAGMA max_page_count = 60")

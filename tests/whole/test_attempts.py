@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import fcntl
 import os
 import signal
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from perdure.workers import executions
+from perdure.engine.beats import keep_beat
+from perdure.workers import beats, executions
 from perdure.workers.guests import WorkspaceLock
 from perdure.workers.service import Services
 
@@ -96,3 +99,50 @@ async def test_a_workspace_lock_that_the_disk_refuses_is_no_other_guest(
     async with opened(tmp_path / "state") as client:
         result = await outcome(client, "s", "1 + 1")
     assert (result.value, result.attempts, refused) == (2, 2, 1)
+
+
+async def test_who_stops_waiting_for_a_workspace_holds_nothing(tmp_path: Path) -> None:
+    held = await WorkspaceLock.take(tmp_path / "s.lock")
+    before = set(os.listdir("/proc/self/fd"))
+    waiting = asyncio.create_task(WorkspaceLock.take(tmp_path / "s.lock"))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert set(os.listdir("/proc/self/fd")) == before
+    held.release()
+    (await WorkspaceLock.take(tmp_path / "s.lock")).release()
+
+
+async def test_a_worker_forgets_what_killed_ones_said_last(tmp_path: Path) -> None:
+    run = tmp_path / "state" / "run"
+    async with opened(tmp_path / "state"):
+        pass
+    for name, age in (("gone.beat", 60), ("gone.beat.new", 60), ("gone.lock", 60), ("lives.beat", 0)):
+        (run / name).touch()
+        os.utime(run / name, (time.time() - age, time.time() - age))
+    async with opened(tmp_path / "state"):
+        assert {path.name for path in run.iterdir()} >= {"gone.lock", "lives.beat"}
+        assert not [*run.glob("gone.beat*")]
+
+
+async def test_a_beat_that_cannot_be_written_is_written_when_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep, refused = keep_beat, 2
+
+    def failing(*what: Any) -> None:
+        nonlocal refused
+        if refused:
+            refused -= 1
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        keep(*what)
+
+    monkeypatch.setattr(beats, "keep_beat", failing)
+    monkeypatch.setattr(beats, "EVERY", 0.05)
+    async with opened(tmp_path / "state") as client, asyncio.timeout(30):
+        execution = await (await client.session("s")).submit("while True: pass")
+        while (await execution.info()).beat is None:
+            await asyncio.sleep(0.02)
+        assert refused == 0
+        await execution.cancel()

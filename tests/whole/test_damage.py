@@ -87,6 +87,37 @@ async def test_a_recorded_reply_that_is_gone_ends_the_replay_for_good(tmp_path: 
         assert (await outcome(client, "s", "1 + 1")).value == 2
 
 
+@pytest.mark.parametrize("harm", ["flipped", "gone"])
+async def test_a_display_that_is_damaged_costs_no_more_than_itself(tmp_path: Path, harm: str) -> None:
+    state = tmp_path / "state"
+    async with opened(state) as client:
+        code = "print('before')\ndisplay({'text/html': 'x' * 400_000}, raw=True)\nprint('blake3:' + '0' * 64)\n7"
+        assert (await outcome(client, "s", code)).value == 7
+        (path,) = stored(state)
+        if harm == "gone":
+            path.unlink()
+        else:
+            path.write_bytes(b"x" + path.read_bytes()[1:])
+        events = [event async for event in client.execution("s@1").events()]
+        (shown,) = [event for event in events if event.type == "display"]
+        assert (shown.data, path.name in str(shown.lost)) == ({}, True), shown
+        assert "".join(event.text for event in events if event.type == "output") == f"before\nblake3:{'0' * 64}\n"
+        assert events[-1].type == "finished"
+        (problem,) = (await check(client.substrate)).problems
+        assert path.name in problem
+        assert (await outcome(client, "s", "1 + 1")).value == 2
+
+
+async def test_a_mark_of_no_content_is_left_out_of_a_display(tmp_path: Path) -> None:
+    async with opened(tmp_path / "state") as client:
+        code = "display({'$ref': 'blake3:' + '0' * 64, 'text/plain': 'seen'}, raw=True)"
+        result = await outcome(client, "s", code)
+        assert result.status == "ok"
+        assert any("$ref was left out" in note for note in result.notes), result.notes
+        (shown,) = [event async for event in client.execution("s@1").events() if event.type == "display"]
+        assert shown.data == {"text/plain": "seen"}
+
+
 async def test_a_checkpoint_whose_beginning_is_gone_is_refused(tmp_path: Path) -> None:
     state = tmp_path / "state"
     async with opened(state) as client:

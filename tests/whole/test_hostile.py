@@ -40,6 +40,16 @@ ASKS = '"path":"main.7","name":"look","args":'
             + "'args': {'what': {'$ref': 'blake3:' + '0' * 64, 'size': 1}}})",
             id="naming a blob",
         ),
+        pytest.param(
+            HIJACK + "channel.send({'t': 'display', 'data': {'$ref': 'blake3:' + '0' * 64}}, entered=True)",
+            id="displaying somebody else's blob",
+        ),
+        pytest.param(
+            HIJACK
+            + "text = b'{\"$ref\": \"blake3:' + b'0' * 64 + b'\"}'\n"
+            + "channel.send({'t': 'display', 'data_stream': channel.send_stream(text)}, entered=True)",
+            id="displaying somebody else's blob, in a stream",
+        ),
     ],
 )
 async def test_a_broken_protocol_ends_that_execution_only(tmp_path: Path, attack: str) -> None:

@@ -56,6 +56,9 @@ class Rich:
             content = content[0]  # Beside the data there may be metadata.
         if content is None:
             return
+        if mime == "$ref":
+            self.problems.append(f"{mime} was left out: it is no kind of content")
+            return
         if isinstance(content, bytes | bytearray | memoryview):
             text = b2a_base64(bytes(content), newline=False).decode()
         elif isinstance(content, str):

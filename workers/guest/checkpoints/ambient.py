@@ -206,8 +206,11 @@ def _changes(look: Callable[[], bytes], draws: list[Callable[[], Any]]) -> bool:
     return len(set(seen)) == len(seen)
 
 
-def mark(key: str, value: Any) -> Any:
-    """Return what is equal as long as a part of `capture_late` is; None where only a look at all of it tells."""
+def mark(key: str, value: Any, before: Any = None) -> Any:
+    """Return what is equal as long as a part of `capture_late` is; None where only a look at all of it tells.
+
+    `before` is what it was the last time.
+    """
     if key == "random":
         return value
     if key == "numpy":
@@ -219,7 +222,7 @@ def mark(key: str, value: Any) -> Any:
         return repr(value)
     if key == "logging" and not value.handlers:
         return value.level, value.propagate, value.disabled
-    if key == "warnings" and all(map(_is_plain_filter, value)):
+    if key == "warnings" and (value == before or all(map(_is_plain_filter, value))):
         # Held, so that the same filters are found by identity.
         return value
     return None

@@ -54,7 +54,7 @@ def _compare_state(
         changed.discard(name)
         return
     known.peeks[key] = ambient.peek(key)
-    mark = ambient.mark(key, value)
+    mark = ambient.mark(key, value, known.marks.get(name))
     if mark is None:
         # Forgotten: a state that becomes again what it was is not what was stored in between.
         known.marks.pop(name, None)

@@ -106,7 +106,7 @@ class Keeper:
         try:
             bind(known, run, touched)
             run.expected = run.expected | self._due(run)
-            run.expected |= written_to(known, self._pages)
+            run.expected |= written_to(known, self._pages, run.expected)
             run.expected |= {unit.number for unit in known.units.values() if unit.salvaged}
             run.dirty = set(known.units) if strict else run.expected | (self._suspects & known.units.keys())
             _read_states(known, run)

@@ -5,7 +5,6 @@ They are compared with the library's own defaults, not with what it had here: th
 
 from __future__ import annotations
 
-import copy
 import enum
 import importlib
 import sys
@@ -27,19 +26,20 @@ _PRINTED = {
 
 
 class _Library(NamedTuple):
-    """One kind of options: the module to look at, and to import for them; all of them now; set; and set back."""
+    """One kind of options: the module to look at, and to import; what they are kept in; all of them; set; set back."""
 
     module: str
     imported: str
-    now: Callable[[Any], dict[str, Any]]
+    kept_in: Callable[[Any], dict[Any, Any]]
+    now: Callable[[Any, dict[Any, Any]], dict[str, Any]]
     default: Callable[[Any, str], Any]
     set: Callable[[Any, str, Any], Any]
 
 
-def _pandas_options(config: Any) -> dict[str, Any]:
+def _pandas_options(config: Any, kept_in: dict[Any, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key in config._registered_options:
-        value: Any = config._global_config
+        value: Any = kept_in
         for part in key.split("."):
             value = value[part]
         found[key] = value
@@ -54,6 +54,7 @@ _LIBRARIES: dict[str, _Library] = {
     "pandas": _Library(
         "pandas._config.config",
         "pandas",
+        lambda config: config._global_config,
         _pandas_options,
         lambda config, key: config._registered_options[key].defval,
         lambda pandas, key, value: pandas.set_option(key, value),
@@ -62,27 +63,31 @@ _LIBRARIES: dict[str, _Library] = {
         "numpy",
         "numpy",
         lambda numpy: numpy.geterr(),
+        lambda _numpy, kept_in: kept_in,
         lambda _numpy, key: _ERRORS.get(key),
         lambda numpy, key, value: numpy.seterr(**{key: value}),
     ),
     "numpy's printing": _Library(
         "numpy",
         "numpy",
-        lambda numpy: {key: value for key, value in numpy.get_printoptions().items() if key in _PRINTED},
+        lambda numpy: numpy.get_printoptions(),
+        lambda _numpy, kept_in: {key: value for key, value in kept_in.items() if key in _PRINTED},
         lambda _numpy, key: _PRINTED[key],
         lambda numpy, key, value: numpy.set_printoptions(**{key: value}),
     ),
     "matplotlib": _Library(
         "matplotlib",
         "matplotlib",
-        lambda matplotlib: dict(dict.items(matplotlib.rcParams)),
+        lambda matplotlib: matplotlib.rcParams,
+        lambda _matplotlib, kept_in: dict(dict.items(kept_in)),
         _matplotlib_default,
         lambda matplotlib, key, value: matplotlib.rcParams.__setitem__(key, _styles(matplotlib, value)),
     ),
 }
 
-#: By library: all options when they were looked at last, what of them is stored, and what cannot be.
-_looked_at: dict[str, tuple[Any, dict[str, Any], dict[str, str]]] = {}
+#: By library: what its options are kept in as it was when they were looked at last, what of them is stored, and what
+#: cannot be.
+_looked_at: dict[str, tuple[dict[Any, Any], dict[str, Any], dict[str, str]]] = {}
 
 
 def changed() -> dict[str, dict[str, Any]]:
@@ -98,23 +103,38 @@ def unkept(library: str) -> dict[str, str]:
 def _look(library: str) -> tuple[dict[str, Any], dict[str, str]]:
     how = _LIBRARIES[library]
     module = sys.modules.get(how.module)
-    try:
-        now = how.now(module) if module is not None else {}
-    except (AttributeError, KeyError):
-        now = {}  # It is being imported, or is another version.
     before = _looked_at.get(library)
-    if before is None or not _equal(before[0], now):
-        kept: dict[str, Any] = {}
-        rest: dict[str, str] = {}
-        for key, value, default in _differing(how, module, now):
-            try:
-                kept[key] = _plain(value)
-            except (ValueError, RecursionError):
-                # An array of the library's own is no option of the code's: what cannot be compared is told by its text.
-                if repr(value) != repr(default):
-                    rest[key] = repr(value)
-        before = _looked_at[library] = copy.copy(now), kept, rest
-    return before[1], before[2]
+    try:
+        kept_in = how.kept_in(module) if module is not None else {}
+        if before is not None and _same(before[0], kept_in):
+            return before[1], before[2]
+        now = how.now(module, kept_in) if module is not None else {}
+    except (AttributeError, KeyError):
+        kept_in, now = {}, {}  # It is being imported, or is another version.
+    kept: dict[str, Any] = {}
+    rest: dict[str, str] = {}
+    for key, value, default in _differing(how, module, now):
+        try:
+            kept[key] = _plain(value)
+        except (ValueError, RecursionError):
+            # An array of the library's own is no option of the code's: what cannot be compared is told by its text.
+            if repr(value) != repr(default):
+                rest[key] = repr(value)
+    _looked_at[library] = _copy(kept_in), kept, rest
+    return kept, rest
+
+
+def _same(before: dict[Any, Any], now: dict[Any, Any]) -> bool:
+    try:
+        # Below what a class of dicts (matplotlib's) makes of it; in C, however many there are.
+        return dict.__eq__(before, now) is True
+    except Exception:
+        return False
+
+
+def _copy(options: dict[Any, Any]) -> dict[Any, Any]:
+    """Return the options themselves in dicts of their own: pandas keeps them in one for each part of a name."""
+    return {key: _copy(value) if type(value) is dict else value for key, value in dict.items(options)}
 
 
 def _differing(how: _Library, module: Any, now: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:

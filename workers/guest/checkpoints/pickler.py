@@ -212,7 +212,29 @@ def _choose(kind: type) -> Reducer:
     if issubclass(kind, type):
         return definitions.reduce_class
     reducer = recipes.by_base(kind)
+    if reducer is None and _reduces_itself(kind):
+        return reduce_in_c
     return reducer or (reduce_by_own_hook if _has_own_hook(kind) else reduce_by_hook)
+
+
+def _reduces_itself(kind: type) -> bool:
+    """Whether it is one of numpy's that are reduced in C: no code runs that could draw, print or take its time."""
+    return (
+        kind.__module__ in _NUMPY
+        and importable(kind)
+        and kind.__reduce_ex__ is object.__reduce_ex__
+        and type(kind.__reduce__) is types.MethodDescriptorType
+    )
+
+
+_NUMPY = frozenset({"numpy", "numpy.dtypes"})
+
+
+def reduce_in_c(reducers: Reducers, thing: Any) -> Any:
+    """Store a type or a number of numpy's: what a hook would be guarded against takes far longer than all of it."""
+    if type(thing) in copyreg.dispatch_table:
+        return reduce_by_hook(reducers, thing)
+    return checked(reducers, thing, thing.__reduce_ex__(PROTOCOL))
 
 
 def _has_own_hook(kind: type) -> bool:

@@ -214,7 +214,8 @@ class Keeper:
             sources = sources or unit.sources != written.sources
             self._store(unit, written)
             known.describe(unit)
-            retired += [record for record in before if record not in unit.records()]
+            now = unit.records()
+            retired += [record for record in before if record not in now]
             mark = unit.mark()
             if mark != unit.stored:
                 if unit.stored is not None and number not in run.expected:

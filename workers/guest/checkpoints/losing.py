@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from .known import Known, Pass
     from .pickler import Finding
+    from .stream import Written
 
 __all__ = ["find_losses"]
 
@@ -30,8 +31,7 @@ def find_losses(known: Known, run: Pass, live: Mapping[str, object]) -> tuple[Lo
     wanted: dict[int, Finding] = {}
     numbers: dict[int, tuple[Unit, int]] = {}
     failed = news = False
-    for number, written in run.written.items():
-        unit = known.units[number]
+    for unit, written in _of_note(known, run):
         unit.places = {}
         before, unit.losses = (
             unit.losses,
@@ -62,6 +62,12 @@ def find_losses(known: Known, run: Pass, live: Mapping[str, object]) -> tuple[Lo
         if run.values.get(name) is lost:
             absent[name] = ["lost", describe(lost)[1], ""]
     return losses, absent
+
+
+def _of_note(known: Known, run: Pass) -> list[tuple[Unit, Written]]:
+    """Return the units that were pickled and lost something, then or now."""
+    made = [(known.units[number], written) for number, written in run.written.items()]
+    return [(unit, now) for unit, now in made if now.findings or now.failures or unit.losses or unit.places]
 
 
 class _Search:

@@ -217,14 +217,10 @@ def _choose(kind: type) -> Reducer:
     return reducer or (reduce_by_own_hook if _has_own_hook(kind) else reduce_by_hook)
 
 
-def _reduces_itself(kind: type) -> bool:
+def _reduces_itself(kind: Any) -> bool:
     """Whether it is one of numpy's that are reduced in C: no code runs that could draw, print or take its time."""
-    return (
-        kind.__module__ in _NUMPY
-        and importable(kind)
-        and kind.__reduce_ex__ is object.__reduce_ex__
-        and type(kind.__reduce__) is types.MethodDescriptorType
-    )
+    named = kind.__module__ in _NUMPY and importable(kind) and kind.__reduce_ex__ is object.__reduce_ex__
+    return named and type(kind.__reduce__) is types.MethodDescriptorType
 
 
 _NUMPY = frozenset({"numpy", "numpy.dtypes"})

@@ -215,6 +215,8 @@ class Library:
 
     def stream(self, data: bytes, old: Record | None) -> Record:
         """Store a stream; returns `old` itself if nothing changed."""
+        if len(data) < _CUTS[-1][0]:
+            return self._piece(data, old)
         if old is not None and old.size == len(data):
             digest = digests(data, 0)
             if len(old.digest) == DIGEST and digest == old.digest:
@@ -225,6 +227,19 @@ class Library:
             return old
         record = Record(len(data), ends, found)
         self._place(record, memoryview(data))
+        return record
+
+    def _piece(self, data: bytes, old: Record | None) -> Record:
+        """Store a stream that is too short to be cut, as most of what changes is."""
+        digest, size = digests(data, 0), len(data)
+        if old is not None and (old.digest, old.size) == (digest, size):
+            return old
+        record = Record(size, [size], digest)
+        if size:
+            place = self._find(digest, size) or self._write(memoryview(data))
+            record.runs.append((0, *place, size))
+            # The record that had it may be replaced by this one: the next is to find it here.
+            self._known[digest] = record, 0
         return record
 
     def buffer(self, data: memoryview, old: Record | None, dirty: list[int] | None) -> Record:

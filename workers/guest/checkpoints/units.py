@@ -140,6 +140,10 @@ def groups(
     starts: Iterable[int], pairs: Iterable[tuple[int, int]], follow: Callable[[int], Iterable[int]]
 ) -> list[list[int]]:
     """Return the sets of units that must become one: those of a pair, and those of a circle reached from `starts`."""
+    # Most of what changes refers to nothing: a circle that it is in would lead on from it.
+    circles, couples = _circles(list(filter(follow, starts)), follow), list(pairs)
+    if not circles and not couples:
+        return []
     parent: dict[int, int] = {}
 
     def top(unit: int) -> int:
@@ -155,9 +159,9 @@ def groups(
         if one != other:
             parent[max(one, other)] = min(one, other)
 
-    for one, other in pairs:
+    for one, other in couples:
         unite(one, other)
-    for circle in _circles(starts, follow):
+    for circle in circles:
         for other in circle[1:]:
             unite(circle[0], other)
     found: dict[int, list[int]] = {}

@@ -35,7 +35,7 @@ typedef struct {
 
 typedef struct {
     PyObject_HEAD
-    Map roots, seen, types, noted, open;
+    Map roots, seen, types, noted, open, parted;
     PyObject *judge_type, *judge_object, *judge_open, *parts_of, *hits, *pairs, *joined, *layouts;
     long unit;
     vectorcallfunc call;
@@ -333,8 +333,8 @@ static PyObject *table_forget(Table *self, PyObject *Py_UNUSED(unused)) {
 static PyObject *table_pairs(Table *self, void *Py_UNUSED(unused)) { return Py_NewRef(self->pairs); }
 
 static void table_dealloc(Table *self) {
-    Map *maps[] = {&self->roots, &self->noted, &self->seen, &self->types, &self->open};
-    for (int which = 0; which < 5; which++) {
+    Map *maps[] = {&self->roots, &self->noted, &self->seen, &self->types, &self->open, &self->parted};
+    for (int which = 0; which < 6; which++) {
         if (!maps[which]->entries) continue;
         map_drop(maps[which], which > 1);
         PyMem_Free(maps[which]->entries);
@@ -366,7 +366,7 @@ static PyObject *table_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUS
     self->layouts = PyList_New(0);
     if (!self->hits || !self->pairs || !self->joined || !self->layouts || map_make(&self->roots, 1024) < 0 ||
         map_make(&self->seen, 1024) < 0 || map_make(&self->types, 1024) < 0 || map_make(&self->noted, 64) < 0 ||
-        map_make(&self->open, 64) < 0) {
+        map_make(&self->open, 64) < 0 || map_make(&self->parted, 16) < 0) {
         Py_DECREF(self);
         return PyErr_NoMemory();
     }

@@ -177,16 +177,20 @@ static int look_at_class(Glance *glance, PyObject *object) {
     return plain;
 }
 
-/* What instances of a class are, as far as this checkpoint has asked: UNKNOWN, OPEN or PARTS of glances.py. */
+/* What instances of a class are: UNKNOWN, OPEN or PARTS of glances.py. The first two as far as this checkpoint has asked:
+ * code can change its classes. PARTS are classes of libraries, known by their identity, and asked about once. */
 static int kind_of(Table *table, PyTypeObject *type) {
-    Entry *entry = map_find(&table->open, type);
+    Entry *entry = map_find(&table->parted, type);
+    if (entry->object) return 2;
+    entry = map_find(&table->open, type);
     if (entry->object) return (int)entry->unit;
     PyObject *answer = PyObject_CallOneArg(table->judge_open, (PyObject *)type);
     long kind = answer ? PyLong_AsLong(answer) : -1;
     Py_XDECREF(answer);
     if (kind < 0) return -1;
-    entry = map_find(&table->open, type);
-    if (!entry->object && map_add(&table->open, entry, Py_NewRef(type), NULL, kind) < 0) return -1;
+    Map *map = kind == 2 ? &table->parted : &table->open;
+    entry = map_find(map, type);
+    if (!entry->object && map_add(map, entry, Py_NewRef(type), NULL, kind) < 0) return -1;
     return (int)kind;
 }
 

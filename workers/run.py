@@ -23,7 +23,7 @@ from perdure.capabilities.errors import TooManyCalls
 from perdure.engine.events import Delivered, Delivering
 from perdure.engine.inspection import shown_call
 from perdure.engine.journal import CallRecord, Divergence, Journal, Request, not_waited_for, outcome_of
-from perdure.engine.refs import INLINE_LIMIT, dumped, fetched, print_of
+from perdure.engine.refs import INLINE_LIMIT, dumped, fetched, is_ref, print_of
 from perdure.engine.settings import DEFAULT_LIMITS
 
 from .deliveries import Deliveries
@@ -656,7 +656,7 @@ class Run:
                 continue
             outcome = self.journal.calls[item[1]].outcome
             assert outcome is not None  # noqa: S101 - Journal.read checked it
-            if "value" in outcome:
+            if "value" in outcome and is_ref(outcome["value"]):
                 outcome = {"value": await fetched(self.blobs, outcome["value"])}
             deliveries.append([*item, outcome])
         return deliveries

@@ -10,15 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import msgspec
-from resonate.types import PromiseRecord
-
 from . import maintenance
 from .promises import PROMISE, Promise
 
 if TYPE_CHECKING:
     from resonate.timing import Clock
 
+    from . import wire
     from .commits import Committer
     from .database import Database
 
@@ -40,14 +38,13 @@ class Reading:
     async def _read[T](self, read: Callable[[Database], T]) -> T:
         raise NotImplementedError
 
-    async def scan(self, prefix: str, after: str | None = None, limit: int = SCAN_LIMIT) -> list[PromiseRecord]:
+    async def scan(self, prefix: str, after: str | None = None, limit: int = SCAN_LIMIT) -> list[wire.PromiseRecord]:
         """The promises whose id begins with `prefix`, in the order of their ids, from behind `after` on."""
         sql = f"SELECT {PROMISE} FROM promises WHERE id >= ? AND id < ? AND id > ? ORDER BY id LIMIT ?"
         parameters = (prefix, prefix + _LAST, after or "", limit)
         now = self._clock()
         rows = await self._read(lambda db: db.all(sql, parameters))
-        encoded = msgspec.json.encode([Promise(*row).seen(now) for row in rows])
-        return msgspec.json.decode(encoded, type=list[PromiseRecord])
+        return [Promise(*row).seen(now) for row in rows]
 
     async def payloads(self, after: str | None = None, limit: int = SCAN_LIMIT) -> list[tuple[str, bytes]]:
         """What promises hold (JSON as the SDK writes it, or text as it is), by id, from behind `after` on."""

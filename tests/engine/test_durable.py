@@ -7,8 +7,9 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from resonate.codec import Codec, NoopEncryptor
 
-from perdure.engine.durable import KIND, Attempt, AttemptLost, Promise, now_ms
+from perdure.engine.durable import KIND, Attempt, AttemptLost, Promise, _plain, now_ms
 from perdure.engine.substrate import Substrate
 
 if TYPE_CHECKING:
@@ -207,3 +208,10 @@ async def test_an_answer_is_announced_to_who_listens(substrate: Substrate) -> No
         return [promise.id == call, promise.value]
 
     assert (await run(substrate, body)).value == [True, {"$bytes": "AA=="}]
+
+
+@pytest.mark.parametrize("value", [{"a": [1, 2.5, None, "\u00e9\U0001f600"]}, [], "text", 0, False])
+def test_what_the_sdk_encodes_is_read_as_it_would(value: Any) -> None:
+    codec = Codec(NoopEncryptor())
+    written = codec.encode(value)
+    assert _plain(written.data) == codec.decode(written) == value

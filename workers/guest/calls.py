@@ -22,7 +22,7 @@ from .checkpoints.recompute import recompute
 from .loop import GuestLoop
 from .parties import Asked
 from .values import NotPlain, decode, encode
-from .wire import as_json
+from .wire import as_json, message_payload, with_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
@@ -134,6 +134,7 @@ class Calls:
         self._family = family
         self._is_user_file = is_user_file
         self._grants: dict[str, dict[str, Any]] = {}
+        self._parameters: dict[str, _Parameters] = {}
         self._placed: list[str] = []
         #: Signatures of what is granted, as they were asked for: most code names a capability anew for each call.
         self._signatures: dict[str, inspect.Signature] = {}
@@ -147,6 +148,7 @@ class Calls:
         for name in self._placed:
             builtins.__dict__.pop(name, None)
         self._grants = {each["name"]: each for each in grants}
+        self._parameters = {name: _Parameters(grant) for name, grant in self._grants.items()}
         self._signatures.clear()
         tops = dict.fromkeys(name.split(".")[0] for name in self._grants)
         self._placed = [name for name in tops if not hasattr(builtins, name)]
@@ -155,7 +157,7 @@ class Calls:
 
     def knows(self, name: str) -> bool:
         """Whether a capability of that name, or a group, is granted."""
-        return any(each == name or each.startswith(name + ".") for each in self._grants)
+        return name in self._grants or any(each.startswith(name + ".") for each in self._grants)
 
     def members(self, group: str) -> list[str]:
         """Return the names right under a group."""
@@ -220,7 +222,7 @@ class Calls:
             granted = ", ".join(sorted(self._grants)) or "none"
             msg = f"{name} is not granted to this session (granted: {granted})"
             raise errors.CapabilityNotGranted(msg)
-        given = _bind(grant, args, kwargs)
+        given = self._parameters[name].bind(args, kwargs)
         loop = _running_loop(name)
         line, filename = self.where()
         if loop is None:
@@ -255,9 +257,10 @@ class Calls:
         text = as_json(args)
         if len(text) > INLINE_ARGS:
             message["args_stream"] = self._hub.channel.send_stream(text.encode())
+            payload = message_payload(message)
         else:
-            message["args"] = args
-        self._hub.ask(asked, message)
+            payload = with_json(message_payload(message), "args", text)
+        self._hub.ask(asked, payload)
         return asked
 
     @staticmethod
@@ -299,28 +302,35 @@ def _running_loop(name: str) -> GuestLoop | None:
     raise errors.ForeignLoop(msg)
 
 
-def _bind(grant: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Return arguments by parameter, as Python would bind them."""
-    name, params = grant["name"], grant.get("params", [])
-    positional = [each["name"] for each in params if not each.get("keyword_only")]
-    what = f"{name}{grant.get('signature', '()')}"
-    if len(args) > len(positional):
-        msg = f"{what} takes {len(positional)} positional arguments, and {len(args)} were given"
-        raise errors.BadArguments(msg)
-    given = dict(zip(positional, args, strict=False))
-    for key, value in kwargs.items():
-        if key in given:
-            msg = f"{what} got {key!r} twice"
+class _Parameters:
+    """What a capability takes, as it is looked up for every call of it."""
+
+    def __init__(self, grant: dict[str, Any]) -> None:
+        params = grant.get("params", [])
+        self._what = f"{grant['name']}{grant.get('signature', '()')}"
+        self._names = [each["name"] for each in params]
+        self._positional = [each["name"] for each in params if not each.get("keyword_only")]
+        self._required = frozenset(each["name"] for each in params if each.get("required"))
+
+    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Return arguments by parameter, as Python would bind them."""
+        if len(args) > len(self._positional):
+            msg = f"{self._what} takes {len(self._positional)} positional arguments, and {len(args)} were given"
             raise errors.BadArguments(msg)
-        if all(each["name"] != key for each in params):
-            msg = f"{what} has no parameter {key!r}"
+        given = dict(zip(self._positional, args, strict=False))
+        for key, value in kwargs.items():
+            if key in given:
+                msg = f"{self._what} got {key!r} twice"
+                raise errors.BadArguments(msg)
+            if key not in self._names:
+                msg = f"{self._what} has no parameter {key!r}"
+                raise errors.BadArguments(msg)
+            given[key] = value
+        if not self._required <= given.keys():
+            missing = (repr(name) for name in self._names if name in self._required and name not in given)
+            msg = f"{self._what} misses {', '.join(missing)}"
             raise errors.BadArguments(msg)
-        given[key] = value
-    missing = [each["name"] for each in params if each.get("required") and each["name"] not in given]
-    if missing:
-        msg = f"{what} misses {', '.join(map(repr, missing))}"
-        raise errors.BadArguments(msg)
-    return {each["name"]: given[each["name"]] for each in params if each["name"] in given}
+        return {name: given[name] for name in self._names if name in given} if kwargs else given
 
 
 def _signature(grant: dict[str, Any]) -> inspect.Signature:

@@ -15,7 +15,19 @@ from typing import TYPE_CHECKING, Any
 
 from .orders import check
 from .signals import Guard
-from .wire import CHUNK, MESSAGE, TEXT, Chunk, Decoder, Framer, Streams, as_json, chunk_payloads, message_payload
+from .wire import (
+    CHUNK,
+    MESSAGE,
+    TEXT,
+    Chunk,
+    Decoder,
+    Framer,
+    Streams,
+    as_json,
+    chunk_payloads,
+    message_payload,
+    with_json,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -52,6 +64,11 @@ class Channel:
     def send(self, message: Message, *, entered: bool = False) -> None:
         """Send a message, blocking while the channel is full; with ``entered`` it carries the deliveries consumed."""
         self._outbox.append((MESSAGE, message_payload(message), entered))
+        self._drain()
+
+    def send_payload(self, payload: bytes) -> None:
+        """Send a message that is encoded already; it carries the deliveries consumed."""
+        self._outbox.append((MESSAGE, payload, True))
         self._drain()
 
     def send_text(self, fd: int, data: bytes) -> None:
@@ -129,5 +146,4 @@ def _with_entered(kind: int, payload: bytes, report: dict[str, Any]) -> bytes:
     if kind == TEXT:
         text = payload[1:].decode()
         return message_payload({"t": "output", "stream": _NAMES[payload[0]], "text": text, "entered": report})
-    tail = as_json(report).encode()
-    return b"".join((payload[:-1], b',"entered":', tail, b"}"))
+    return with_json(payload, "entered", as_json(report))

@@ -168,11 +168,12 @@ class Hub:
 
     # -- calls and sleeps ------------------------------------------------------
 
-    def ask(self, asked: Asked, message: Message) -> None:
+    def ask(self, asked: Asked, payload: bytes) -> None:
         """Send a call."""
         self._mail.expect(asked)
         self.calls_asked += 1
-        self.send(message)
+        self._flush()
+        self.channel.send_payload(payload)
 
     def forget(self, path: str) -> None:
         """Nobody will consume the reply to that call."""
@@ -199,7 +200,8 @@ class Hub:
             return asked.outcome
 
         try:
-            outcome = self._wait(party, ready)
+            # What was written before it was sent with it.
+            outcome = self._wait(party, ready, flush=False)
         finally:
             self.forget(asked.path)
         return outcome
@@ -310,14 +312,19 @@ class Hub:
     def _wait[T](self, party: Party, ready: Callable[[], T | None], *, idle: bool = True, flush: bool = True) -> T:
         if flush:
             self._flush()
-        look = IDLE_AFTER if idle else None
-        idle_at = None if look is None else time.monotonic() + look
         with self.guard:
             if isinstance(party, Waiter) and self.execution:
                 party.lives_in(self.execution)
-            self._parties[party] = threading.get_ident()
             self._moves += 1
+            found = ready()
+            if found is not None:
+                # Most of what is replayed is there when it is asked for.
+                self._wake_others(party)
+                return found
+            self._parties[party] = threading.get_ident()
         try:
+            look = IDLE_AFTER if idle else None
+            idle_at = None if look is None else time.monotonic() + look
             while True:
                 with self.guard:
                     found = ready()

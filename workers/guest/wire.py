@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 import time
+from json import encoder
 from struct import Struct
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .checkpoints.storage import Storage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 __all__ = [
     "CHUNK",
@@ -31,6 +32,7 @@ __all__ = [
     "as_json",
     "chunk_payloads",
     "message_payload",
+    "with_json",
 ]
 
 #: Largest frame, all behind its length: both sides refuse more. Framing costs nothing at this size.
@@ -59,8 +61,19 @@ _STREAMS = {b"\x01": "stdout", b"\x02": "stderr"}
 
 type Message = dict[str, Any]
 
-#: Made once: ``json.dumps`` would make an encoder for every message.
-as_json = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+
+def _encoder() -> Callable[[Any], str]:
+    """Return what ``json.dumps`` does, without the encoders that it makes for every message."""
+    plain = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
+    make = getattr(encoder, "c_make_encoder", None)
+    if make is None:
+        return plain.encode
+    # Nothing that is sent contains itself, so that containers need not be noted.
+    pieces = make(None, plain.default, encoder.encode_basestring_ascii, None, ":", ",", False, False, False)
+    return lambda data: "".join(pieces(data, 0))
+
+
+as_json = _encoder()
 
 
 class WireError(Exception):
@@ -81,6 +94,11 @@ def message_payload(message: Message) -> bytes:
         msg = f"a message of type {message.get('t')!r} would be {len(payload)} bytes, above {MAX_FRAME}"
         raise WireError(msg)
     return payload
+
+
+def with_json(payload: bytes, key: str, text: str) -> bytes:
+    """Return a message with one more value, whose JSON there is already; whoever adds it knows that it fits."""
+    return b"".join((payload[:-1], b',"', key.encode(), b'":', text.encode(), b"}"))
 
 
 def chunk_payloads(stream: int, data: bytes | memoryview) -> Iterator[bytes]:

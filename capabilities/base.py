@@ -38,6 +38,7 @@ DEFAULT_TIMEOUT = 60.0
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)*")
 _INJECTED = ("key", "ctx")
+_BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,15 +110,29 @@ class Capability:
 
     def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> BoundCall:
         """Check decoded arguments against the signature; raise BadArguments that says which one and why."""
-        try:
-            given = self.signature.bind(*args, **kwargs).arguments
-        except TypeError as error:
-            raise BadArguments(f"{self.name}{self.signature_text}: {error}") from None
+        given = None if args else self._named(kwargs)
+        if given is None:
+            try:
+                given = self.signature.bind(*args, **kwargs).arguments
+            except TypeError as error:
+                raise BadArguments(f"{self.name}{self.signature_text}: {error}") from None
         try:
             arguments = self._arguments.validate_python(given)
         except ValidationError as error:
             raise BadArguments(f"{self.name}: {_explain(error)}") from None
         return BoundCall(self, given, arguments)
+
+    def _named(self, kwargs: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return arguments that fit by their names, as those of guests do; a signature takes its time to bind them."""
+        given: dict[str, Any] = {}
+        for name, parameter in self.signature.parameters.items():
+            if parameter.kind not in _BY_NAME:
+                return None
+            if name in kwargs:
+                given[name] = kwargs[name]
+            elif parameter.default is parameter.empty:
+                return None
+        return given if len(given) == len(kwargs) else None
 
     def reply(self, value: Any) -> Any:
         """Return what a handler returned as encoded data; models and dataclasses become dictionaries."""

@@ -81,11 +81,13 @@ class Promise(NamedTuple):
         return self.state != "pending"
 
 
-def decoded(record: PromiseRecord | EmbeddedRecord) -> Promise:
-    """Decode a promise as the protocol, or the embedded store, carries it."""
+def decoded(record: PromiseRecord | EmbeddedRecord, param: Any = None) -> Promise:
+    """Decode a promise as the protocol, or the embedded store, carries it; ``param``, if given, is its parameter."""
     tags = record.tags
     try:
-        param, value = _plain(record.param.data), _plain(record.value.data)
+        if param is None:
+            param = _plain(record.param.data)
+        value = _plain(record.value.data)
     except (msgspec.MsgspecError, ValueError, RecursionError) as exc:
         msg = (
             f"what is recorded of {record.id} cannot be read ({exc}): the file of the store was damaged. "
@@ -206,13 +208,19 @@ class Promises:
             raise
         return decoded(settled)
 
-    async def fence(self, task: str, version: int, request: PromiseCreateReq | PromiseSettleReq) -> Promise:
-        """Create or settle a promise under a task's lease; the embedded store is asked without the SDK's envelopes."""
+    async def fence(
+        self, task: str, version: int, request: PromiseCreateReq | PromiseSettleReq, param: Any = None
+    ) -> Promise:
+        """Create or settle a promise under a task's lease; the embedded store is asked without the SDK's envelopes.
+
+        ``param`` is what a request to create has encoded.
+        """
         if self._store is not None:
             record = await self._store.fence(task, version, request)
             if isinstance(record, Refused):
                 raise ServerError(record.status, record.why)
-            return decoded(record)
+            ours = isinstance(request, PromiseCreateReq) and record.param.data == request.param.data
+            return decoded(record, param if ours else None)
         if isinstance(request, PromiseCreateReq):
             return decoded((await self._sender.task_fence_create(task, version, request)).promise)
         return decoded((await self._sender.task_fence_settle(task, version, request)).promise)
@@ -347,11 +355,19 @@ class Attempt:
                 "resonate:delay": str(max(timeout_at - 1, 0)),
             }
         request = _create_request(id, parent or self.id, param, timeout_at, tags, settled=settled)
-        self.tell(Recording(self.id, id, kind, param))
-        with self._fatal():
-            promise = await self._promises.fence(self.id, self.version, request)
-        self.tell(Recorded(self.id, id, kind, param))
+        if self._observer is not None:
+            self._observer(Recording(self.id, id, kind, param))
+        promise = await self._fenced(request, param)
+        if self._observer is not None:
+            self._observer(Recorded(self.id, id, kind, param))
         return promise
+
+    async def _fenced(self, request: PromiseCreateReq | PromiseSettleReq, param: Any = None) -> Promise:
+        try:
+            return await self._promises.fence(self.id, self.version, request, param)
+        except (ResonateError, PlatformError) as exc:
+            self.lose(str(exc))
+            raise AttemptLost(str(exc)) from exc
 
     async def settle(self, id: str, value: Any, *, state: Literal["resolved", "rejected"] = "resolved") -> Promise:
         """Settle a promise under the lease; returns what is recorded, which may be somebody else's outcome."""
@@ -359,10 +375,11 @@ class Attempt:
         if self.seal is not None:
             value = await self.seal(id, value)
         request = PromiseSettleReq(id=id, state=state, value=_CODEC.encode(value))
-        self.tell(Settling(self.id, id))
-        with self._fatal():
-            promise = await self._promises.fence(self.id, self.version, request)
-        self.tell(Settled(self.id, id))
+        if self._observer is not None:
+            self._observer(Settling(self.id, id))
+        promise = await self._fenced(request)
+        if self._observer is not None:
+            self._observer(Settled(self.id, id))
         return promise
 
     def suspend(self, waiting: Iterable[str]) -> NoReturn:

@@ -88,6 +88,8 @@ class Handlers:
         self._registry = registry
         self._identity = identity
         self._running: dict[str, Running] = {}
+        #: Calls that start once their start is recorded.
+        self._bound: dict[str, BoundCall] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.scope = scope
 
@@ -106,12 +108,13 @@ class Handlers:
             return Begun(capability.effect, running)
         if capability.effect == "repeat" and at_once:
             return Begun("repeat", self._start(request, bound, self._perform(request, bound)))
+        self._bound[request.path] = bound
         return Begun(capability.effect)
 
     def start(self, execution: str, request: Request) -> Running:
         """Start the handler of a call whose start is recorded."""
         del execution
-        bound = self._bind(request)
+        bound = self._bound.pop(request.path, None) or self._bind(request)
         return self._start(request, bound, self._perform(request, bound))
 
     def resume(self, execution: str, record: CallRecord, deadline: int) -> Running:
@@ -131,6 +134,7 @@ class Handlers:
         """Drop a handler whose outcome is recorded."""
         del execution
         self._running.pop(path, None)
+        self._bound.pop(path, None)
 
     @property
     def busy(self) -> bool:
@@ -203,20 +207,23 @@ class Handlers:
         capability = bound.capability
         timeout = capability.timeout or 0.0
         acts = function is capability.handler
-        context = CallContext(
-            session=self.scope.session,
-            execution=self.scope.execution,
-            call=f"{self.scope.execution}!{request.path}",
-            attempt=self.scope.attempt,
-            retry=retry,
-            deadline=time.monotonic() + timeout,
-        )
-        arguments: Mapping[str, Any] = bound.injected(key=self._key(request), ctx=context)
+        arguments = bound.arguments
+        context: CallContext | None = None
+        if capability.injects or capability.remote is not None:
+            context = CallContext(
+                session=self.scope.session,
+                execution=self.scope.execution,
+                call=f"{self.scope.execution}!{request.path}",
+                attempt=self.scope.attempt,
+                retry=retry,
+                deadline=time.monotonic() + timeout,
+            )
+            arguments = bound.injected(key=self._key(request), ctx=context)
         # One that is served has its time from when its host begins, and the promise an end of its own.
         limit = asyncio.timeout(None if capability.served else timeout)
         try:
             async with limit:
-                if capability.remote is not None and self.scope.elsewhere is not None:
+                if capability.remote is not None and self.scope.elsewhere is not None and context is not None:
                     id = rpc_id(self.scope.execution, self._key(request), retry)
                     return await self.scope.elsewhere(id, capability, request.data, context)
                 if inspect.iscoroutinefunction(function):

@@ -291,9 +291,9 @@ class Run:
         death = await asyncio.shield(self.guest.died)
         raise GuestDied(death)
 
-    def _spawn(self, work: Coroutine[Any, Any, None], *, at_once: bool = False) -> asyncio.Task[None]:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         # A task that ends well only leaves the set; one that fails ends the run: drive waits on all of them.
-        task = asyncio.Task(work, loop=asyncio.get_running_loop(), eager_start=at_once)
+        task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._finished)
         return task
@@ -634,9 +634,13 @@ class Run:
         if path in self._awaited:
             self._idle = None
         self._owed.add(path)
-        if self._deliveries.add(path, outcome):
-            # Sent before anybody else runs, if its guest reads.
-            self._spawn(self._send(), at_once=True)
+        if not self._deliveries.add(path, outcome):
+            return
+        # Sent before anybody else runs, if its guest reads.
+        if self._deliveries.send_now():
+            self.quiet()
+        else:
+            self._spawn(self._send())
 
     async def _send(self) -> None:
         if self._deliveries.busy:

@@ -191,20 +191,27 @@ class Hub:
 
         def ready() -> dict[str, Any] | None:
             if asked.over:
+                self._mail.asked.pop(asked.path, None)
                 return asked.outcome
             deliveries = self.deliveries
             if deliveries.replaying:
-                return self._replayed(party).outcome if deliveries.wants(REPLY, asked.path) else None
-            if asked.outcome is not None:
+                if not deliveries.wants(REPLY, asked.path):
+                    return None
+                outcome = self._replayed(party).outcome
+            else:
+                outcome = asked.outcome
+                if outcome is None:
+                    return None
                 self._entered(REPLY, asked.path, 0)
-            return asked.outcome
+            self._mail.asked.pop(asked.path, None)
+            return outcome
 
         try:
             # What was written before it was sent with it.
-            outcome = self._wait(party, ready, flush=False)
-        finally:
+            return self._wait(party, ready, flush=False)
+        except BaseException:
             self.forget(asked.path)
-        return outcome
+            raise
 
     def sleep(self, path: str, seconds: float, execution: str) -> None:
         """Block this thread for that long; a recorded sleep is over at once."""
@@ -333,6 +340,7 @@ class Hub:
                         # next delivery, and call that a divergence.
                         self._parties.pop(party)
                         self._moves += 1
+                        self._wake_others(party)
                         return found
                     if self._stuck(party):
                         self._diverge()
@@ -343,10 +351,11 @@ class Hub:
                     look = IDLE_AFTER
                     idle_at = time.monotonic() + look
                 self._listen(party, self._timeout(party, idle_at))
-        finally:
+        except BaseException:
             with self.guard:
                 self._parties.pop(party, None)
                 self._wake_others(party)
+            raise
 
     def _listen(self, party: Party, timeout: float | None) -> None:
         if self.deliveries.replaying and isinstance(party, Waiter):

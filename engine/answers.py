@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from perdure.capabilities.values import decode, encode
 
+from .durable import EXTERNAL
 from .errors import AlreadySettled, PromiseNotFound
 from .ids import parse_record
 from .inspection import shown_call, tree_of
@@ -34,11 +35,13 @@ class Answers:
         if execution is not None:
             tree = await tree_of(self._substrate, execution)
             ids = [record.id for step in tree.children for record in step.children if record.kind == "call"]
-            found = [promise for id in ids if (promise := await self._substrate.promises.get(id))]
+            found = [promise for id in ids if (promise := await self._substrate.promises.get(id, strict=False))]
         else:
-            found = await self._substrate.promises.search("call", pending=True)
+            found = await self._substrate.promises.search("call", pending=True, strict=False)
         waiting = [
-            PendingCall(
+            PendingCall(id=promise.id, name="", args=None, prompt=promise.problem, asked_at=promise.created_at)
+            if promise.problem
+            else PendingCall(
                 id=promise.id,
                 name=promise.param["name"],
                 args=promise.param["args"],
@@ -46,7 +49,7 @@ class Answers:
                 asked_at=promise.param["at"],
             )
             for promise in found
-            if not promise.settled and promise.param.get("effect") == "external"
+            if not promise.settled and _external(promise)
         ]
         return sorted(waiting, key=lambda call: (call.asked_at, call.id))
 
@@ -104,6 +107,12 @@ class Answers:
             found: Capability = self._registry.get(name)
             return found
         return None
+
+
+def _external(promise: Promise) -> bool:
+    if promise.problem:
+        return EXTERNAL in promise.tags
+    return bool(promise.param.get("effect") == "external")
 
 
 def _prompt(param: dict[str, Any]) -> str:

@@ -12,8 +12,9 @@ from perdure.capabilities.base import Capability
 from .answers import Answers
 from .client_execution import Execution
 from .client_session import AGAIN, Session
-from .errors import ExecutionNotFound, SessionNotFound, SettingsRefused
+from .errors import ExecutionNotFound, RecordDamaged, SessionNotFound, SettingsRefused
 from .ids import execution_id, parse_execution, session_name
+from .records import SessionInfo
 from .sessions import ensure_session, find_head, read_settings
 from .settings import Limits
 from .substrate import Substrate
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from perdure.capabilities.registry import Grant
 
-    from .records import ExecutionInfo, PendingCall, SessionInfo
+    from .records import ExecutionInfo, PendingCall
 
 __all__ = ["AGAIN", "Client", "Execution", "Session"]
 
@@ -171,9 +172,19 @@ class Client:
 
     async def sessions(self) -> list[SessionInfo]:
         """Return every session, by name. Raises NotImplementedError on a store that cannot search."""
-        found = await self.substrate.promises.search("settings")
-        names = sorted({promise.id.partition(":")[0] for promise in found})
-        return [await Session(self, name).info() for name in names]
+        return [await self._listed(name) for name in await self._names()]
+
+    async def _names(self) -> list[str]:
+        found = await self.substrate.promises.search("settings", strict=False)
+        return sorted({promise.id.partition(":")[0] for promise in found})
+
+    async def _listed(self, name: str) -> SessionInfo:
+        try:
+            return await Session(self, name).info()
+        except RecordDamaged as exc:
+            # One session that is damaged hides none of the others.
+            unknown: dict[str, Any] = {"incarnation": "", "created_at": 0, "last": 0, "grants": (), "isolation": ""}
+            return SessionInfo(name=name, **unknown, damaged=str(exc))
 
     # -- executions --------------------------------------------------------------------
 
@@ -185,12 +196,12 @@ class Client:
     async def executions(self, session: str | None = None, limit: int = 100) -> list[ExecutionInfo]:
         """Return the newest executions (of a session, or of all), newest first."""
         if session is None:
-            names = [info.name for info in await self.sessions()]
+            names = await self._names()
         else:
             names = [session_name(session)]
         infos: list[ExecutionInfo] = []
         for name in names:
-            last, _ = await find_head(self.substrate.promises, name)
+            last, _ = await find_head(self.substrate.promises, name, strict=False)
             for n in range(last, max(0, last - limit), -1):
                 try:
                     infos.append(await Execution(self, execution_id(name, n)).info())

@@ -37,7 +37,19 @@ if TYPE_CHECKING:
     from .store import SqliteConnection
     from .store.wire import PromiseRecord as EmbeddedRecord
 
-__all__ = ["KIND", "Attempt", "AttemptLost", "Promise", "PromiseState", "Promises", "decoded", "now_ms", "watch"]
+__all__ = [
+    "EXTERNAL",
+    "KIND",
+    "Attempt",
+    "AttemptLost",
+    "Promise",
+    "PromiseState",
+    "Promises",
+    "damage_in",
+    "decoded",
+    "now_ms",
+    "watch",
+]
 
 PromiseState = Literal["pending", "resolved", "rejected", "rejected_canceled", "rejected_timedout"]
 
@@ -47,6 +59,8 @@ BORN_SETTLED_MS = 1
 
 #: The tag that says what a promise of ours is: state, settings, execution, step, call, output, timer, death, cancel.
 KIND = "perdure:kind"
+#: The tag of what anybody may settle.
+EXTERNAL = "resonate:external"
 
 _NOT_FOUND = 404
 _NOT_IMPLEMENTED = 501
@@ -64,7 +78,10 @@ class AttemptLost(Exception):
 
 
 class Promise(NamedTuple):
-    """A promise as the store holds it, decoded; times in ms since 1970."""
+    """A promise as the store holds it, decoded; times in ms since 1970.
+
+    ``problem`` says what of it cannot be read, to whom asked for it all the same: that part is None then.
+    """
 
     id: str
     state: PromiseState
@@ -74,6 +91,7 @@ class Promise(NamedTuple):
     timeout_at: int
     created_at: int
     settled_at: int | None
+    problem: str | None = None
 
     @property
     def settled(self) -> bool:
@@ -81,19 +99,19 @@ class Promise(NamedTuple):
         return self.state != "pending"
 
 
-def decoded(record: PromiseRecord | EmbeddedRecord, param: Any = None) -> Promise:
-    """Decode a promise as the protocol, or the embedded store, carries it; ``param``, if given, is its parameter."""
+def decoded(record: PromiseRecord | EmbeddedRecord, param: Any = None, *, strict: bool = True) -> Promise:
+    """Decode a promise as the protocol, or the embedded store, carries it; ``param``, if given, is its parameter.
+
+    Raises RecordDamaged if it is ``strict``.
+    """
     tags = record.tags
-    try:
-        if param is None:
-            param = _plain(record.param.data)
-        value = _plain(record.value.data)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as exc:
-        msg = (
-            f"what is recorded of {record.id} cannot be read ({exc}): the file of the store was damaged. "
-            "'perdure doctor --state' says what else is; restore the state from a backup, and submit again"
-        )
-        raise RecordDamaged(msg) from None
+    wrong = None
+    if param is None:
+        param, wrong = _readable(record.param.data)
+    value, also = _readable(record.value.data)
+    problem = _said(record.id, wrong or also)
+    if problem and strict:
+        raise RecordDamaged(problem)
     return Promise(
         record.id,
         record.state,
@@ -103,7 +121,29 @@ def decoded(record: PromiseRecord | EmbeddedRecord, param: Any = None) -> Promis
         record.timeout_at,
         record.created_at,
         record.settled_at,
+        problem,
     )
+
+
+def damage_in(id: str, parts: Iterable[str]) -> str | None:
+    """Return what is wrong with what is stored of a promise, if it cannot be read."""
+    return next((_said(id, wrong) for _, wrong in map(_readable, parts) if wrong), None)
+
+
+def _said(id: str, wrong: Exception | None) -> str | None:
+    if wrong is None:
+        return None
+    return (
+        f"what is recorded of {id} cannot be read ({wrong}): the file of the store was damaged. "
+        "'perdure doctor --state' says what else is; restore the state from a backup, and submit again"
+    )
+
+
+def _readable(data: str | None) -> tuple[Any, Exception | None]:
+    try:
+        return _plain(data), None
+    except (msgspec.MsgspecError, ValueError, RecursionError) as exc:
+        return None, exc
 
 
 def _plain(data: str | None) -> Any:
@@ -135,10 +175,10 @@ class Promises:
         """Return the address at which the workers of the group take tasks."""
         return self._resolve(self._group)
 
-    async def get(self, id: str) -> Promise | None:
-        """Return the promise, or None if there is none."""
+    async def get(self, id: str, *, strict: bool = True) -> Promise | None:
+        """Return the promise, or None if there is none. Raises RecordDamaged if it is ``strict``."""
         try:
-            return decoded(await self._sender.promise_get(id))
+            return decoded(await self._sender.promise_get(id), strict=strict)
         except ServerError as exc:
             if exc.code == _NOT_FOUND:
                 return None
@@ -165,18 +205,18 @@ class Promises:
         if target:
             tags["resonate:target"] = self._resolve(target) if isinstance(target, str) else self.target()
         if external:
-            tags["resonate:external"] = "true"
+            tags[EXTERNAL] = "true"
         request = _create_request(id, parent or origin_of(id), param, timeout_at, tags, settled=settled)
         return decoded(await self._sender.promise_create(request))
 
-    async def search(self, kind: str, *, pending: bool = False) -> list[Promise]:
+    async def search(self, kind: str, *, pending: bool = False, strict: bool = True) -> list[Promise]:
         """Return every promise of a kind. Raises NotImplementedError where the store cannot search."""
         found: list[Promise] = []
         cursor: str | None = None
         try:
             while True:
                 page = await self._sender.promise_search("pending" if pending else None, {KIND: kind}, _PAGE, cursor)
-                found += [decoded(record) for record in page.promises]
+                found += [decoded(record, strict=strict) for record in page.promises]
                 cursor = page.cursor
                 if cursor is None:
                     return found
@@ -346,7 +386,7 @@ class Attempt:
         tags = {KIND: kind}
         timeout_at = self.timeout_at
         if external:
-            tags["resonate:external"] = "true"
+            tags[EXTERNAL] = "true"
         if wake is not None:
             timeout_at = min(wake, self.timeout_at)
             tags |= {

@@ -7,12 +7,12 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from .beats import beat_of
-from .durable import now_ms
-from .errors import ExecutionNotFound
+from .durable import KIND, now_ms
+from .errors import ExecutionNotFound, RecordDamaged
 from .ids import parse_execution, record_id, step_id
 from .inspection import outputs_of, promises_of, records_from, shown_call
 from .journal import outcome_of
-from .records import CallEvent, ErrorInfo, ExecutionInfo, FinishedEvent, Result, Status, WaitingEvent
+from .records import CallEvent, DisplayEvent, ErrorInfo, ExecutionInfo, FinishedEvent, Result, Status, WaitingEvent
 from .refs import fetched, is_ref
 
 if TYPE_CHECKING:
@@ -54,7 +54,9 @@ async def result_of(substrate: Substrate, id: str) -> Result:
 
 
 async def read_result(substrate: Substrate, root: Promise) -> Result:
-    """Read the result of a settled execution, however it was settled."""
+    """Read the result of a settled execution, however it was settled. Raises RecordDamaged."""
+    if root.problem:
+        raise RecordDamaged(root.problem)
     if root.state == "resolved" and isinstance(root.value, dict) and "status" in root.value:
         result = Result.model_validate(root.value)
         held = {"data": result.data} if result.has_value else {}
@@ -70,7 +72,7 @@ async def state_of(substrate: Substrate, id: str) -> ExecutionInfo:
     """Return an execution's state now. Raises ExecutionNotFound."""
     parsed = parse_execution(id)
     root = await _root(substrate, id)
-    submission = (root.param.get("args") or [{}])[0]
+    submission = ((root.param or {}).get("args") or [{}])[0]
     info = ExecutionInfo(
         id=id,
         session=parsed.session,
@@ -79,7 +81,10 @@ async def state_of(substrate: Substrate, id: str) -> ExecutionInfo:
         filename=submission.get("filename"),
         created_at=root.created_at,
         settled_at=root.settled_at,
+        damaged=root.problem,
     )
+    if root.settled and root.problem:
+        return info
     if root.settled:
         value = root.value if isinstance(root.value, dict) else {}
         update = {
@@ -90,7 +95,7 @@ async def state_of(substrate: Substrate, id: str) -> ExecutionInfo:
     waiting = await substrate.promises.waiting(id)
     calls = [
         promise.id
-        for promise in await promises_of(substrate, id)
+        for promise in await promises_of(substrate, id, strict=False)
         if not promise.settled and isinstance(promise.param, dict) and promise.param.get("effect") == "external"
     ]
     beat = None if waiting else beat_of(substrate.folder.run, parsed.session, id, now_ms())
@@ -138,14 +143,19 @@ class _Reading:
 
     async def news(self) -> AsyncIterator[Event]:
         """Yield what came since the last look."""
-        async for record in records_from(self._substrate, self._id, self._step, self._next):
+        async for record in records_from(self._substrate, self._id, self._step, self._next, strict=False):
             self._next += 1
+            if record.problem:
+                # Where it began is known to it alone: what was read before it ends there.
+                if record.tags.get(KIND) == "output":
+                    yield DisplayEvent(offset=self._from, data={}, record=record.id, lost=record.problem)
+                continue
             for event in await self._events(record):
                 yield event
             if record.param["kind"] == "call" and not record.settled:
                 self.open_calls[record.id] = record
         for call_id in list(self.open_calls):
-            now = await self._substrate.promises.get(call_id)
+            now = await self._substrate.promises.get(call_id, strict=False)
             if now is not None and now.settled:
                 yield _call_event(self.open_calls.pop(call_id), now)
 
@@ -173,7 +183,7 @@ async def _waiting(substrate: Substrate, id: str, open_calls: dict[str, Promise]
         return None
     timers = [
         promise.param["wake"]
-        for promise in await promises_of(substrate, id)
+        for promise in await promises_of(substrate, id, strict=False)
         if not promise.settled and isinstance(promise.param, dict) and promise.param.get("kind") == "timer"
     ]
     external = tuple(call for call, promise in open_calls.items() if promise.param["effect"] == "external")
@@ -192,7 +202,7 @@ def _call_event(record: Promise, now: Promise) -> CallEvent:
 
 
 async def _root(substrate: Substrate, id: str) -> Promise:
-    root = await substrate.promises.get(id)
+    root = await substrate.promises.get(id, strict=False)
     if root is None:
         msg = f"there is no execution {id}: 'perdure ps' lists those there are"
         raise ExecutionNotFound(msg)

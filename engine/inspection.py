@@ -31,32 +31,34 @@ SHOWN_ARGS = 160
 SHOWN_NAMES = 5
 
 
-async def promises_of(substrate: Substrate, execution: str) -> list[Promise]:
-    """Return every promise of an execution but its root. Raises nothing for one that does not exist."""
-    listed = await substrate.scan(execution + ":")
+async def promises_of(substrate: Substrate, execution: str, *, strict: bool = True) -> list[Promise]:
+    """Return every promise of an execution but its root. Raises RecordDamaged if it is ``strict``."""
+    listed = await substrate.scan(execution + ":", strict=strict)
     if listed is not None:
         return listed
     found: list[Promise] = []
-    cancel = await substrate.promises.get(cancel_id(execution))
+    cancel = await substrate.promises.get(cancel_id(execution), strict=strict)
     found += [cancel] if cancel else []
     number = 0
-    while (death := await substrate.promises.get(death_id(execution, number))) is not None:
+    while (death := await substrate.promises.get(death_id(execution, number), strict=strict)) is not None:
         found.append(death)
         number += 1
     number = 0
-    while (step := await substrate.promises.get(step_id(execution, number))) is not None:
+    while (step := await substrate.promises.get(step_id(execution, number), strict=strict)) is not None:
         found.append(step)
-        found += [record async for record in records_from(substrate, execution, number, 0)]
+        found += [record async for record in records_from(substrate, execution, number, 0, strict=strict)]
         number += 1
     return found
 
 
-async def records_from(substrate: Substrate, execution: str, step: int, index: int) -> AsyncIterator[Promise]:
-    """Yield a step's records from a number on, as far as they go now."""
+async def records_from(
+    substrate: Substrate, execution: str, step: int, index: int, *, strict: bool = True
+) -> AsyncIterator[Promise]:
+    """Yield a step's records from a number on, as far as they go now. Raises RecordDamaged if it is ``strict``."""
     ahead = 1
     while True:
         wanted = [record_id(execution, step, number) for number in range(index, index + ahead)]
-        for promise in await asyncio.gather(*(substrate.promises.get(id) for id in wanted)):
+        for promise in await asyncio.gather(*(substrate.promises.get(id, strict=strict) for id in wanted)):
             if promise is None:
                 return
             yield promise
@@ -97,11 +99,11 @@ def shown_call(param: dict[str, Any]) -> str:
 async def tree_of(substrate: Substrate, execution: str) -> TreeNode:
     """Return the promises of an execution as a tree. Raises ExecutionNotFound, InvalidName."""
     parse_execution(execution)
-    root = await substrate.promises.get(execution)
+    root = await substrate.promises.get(execution, strict=False)
     if root is None:
         msg = f"there is no execution {execution}: 'perdure ps' lists those there are"
         raise ExecutionNotFound(msg)
-    every = await promises_of(substrate, execution)
+    every = await promises_of(substrate, execution, strict=False)
     steps = {promise.id: promise for promise in every if promise.tags.get(KIND) == "step"}
     children: dict[str, list[Promise]] = {}
     others: list[Promise] = []
@@ -141,7 +143,12 @@ def _root_label(root: Promise) -> str:
         mode = root.value.get("mode")
         parts += [f"({mode})"] if mode else []
         parts.append(f"-> {root.value.get('status')}")
-    return " ".join(parts)
+    return " ".join(parts) + _damage(root)
+
+
+def _damage(promise: Promise) -> str:
+    """Return how the line of a promise ends that cannot be read; the others are drawn all the same."""
+    return f", damaged: {promise.problem}" if promise.problem else ""
 
 
 def _step(step: Promise, records: tuple[TreeNode, ...]) -> TreeNode:
@@ -151,7 +158,7 @@ def _step(step: Promise, records: tuple[TreeNode, ...]) -> TreeNode:
     label = f"to line {line - 1} " if isinstance(line, int) and not value.get("final") else ""
     if isinstance(manifest, dict):
         label += f"-> checkpoint of {manifest.get('names', '?')} names, {manifest.get('size', '?')} bytes"
-    label += _losses(value.get("result") or {})
+    label += _losses(value.get("result") or {}) + _damage(step)
     return TreeNode(
         id=step.id,
         kind="step",
@@ -174,6 +181,8 @@ def _losses(result: dict[str, Any]) -> str:
 
 
 def _record(record: Promise) -> TreeNode:
+    if record.problem:
+        return _other(record)
     param = record.param
     path, value = "", record.value
     match param["kind"]:
@@ -222,6 +231,7 @@ def _moment(at: int) -> str:
 def _other(promise: Promise) -> TreeNode:
     kind = promise.tags.get(KIND, "promise")
     label = str(promise.param.get("how", "")) if isinstance(promise.param, dict) else ""
+    label += _damage(promise).removeprefix(", ")
     return TreeNode(
         id=promise.id,
         kind=kind,

@@ -256,7 +256,10 @@ class Beat(_Data):
 
 
 class ExecutionInfo(_Data):
-    """One line of ``perdure ps``; times in ms since 1970. ``beat``: of one that runs, on its worker's machine."""
+    """One line of ``perdure ps``; times in ms since 1970. ``beat``: of one that runs, on its worker's machine.
+
+    ``damaged`` says that its own record cannot be read, and how.
+    """
 
     id: str
     session: str
@@ -269,10 +272,14 @@ class ExecutionInfo(_Data):
     pending: tuple[str, ...] = ()
     mode: Mode | None = None
     beat: Beat | None = None
+    damaged: str | None = None
 
 
 class SessionInfo(_Data):
-    """A session's name, birth, settings, the number of its last execution (0: none yet), and what it does now."""
+    """A session's name, birth, settings, the number of its last execution (0: none yet), and what it does now.
+
+    ``damaged`` says what of that cannot be read, and how: only its name is known then.
+    """
 
     name: str
     incarnation: str
@@ -282,6 +289,7 @@ class SessionInfo(_Data):
     isolation: str
     state: SessionState = "idle"
     limits: dict[str, Any] = {}
+    damaged: str | None = None
 
 
 class TreeNode(_Data):

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from .blobs import BlobsUnavailable
 from .durable import now_ms
-from .errors import StateNewer, StateUnusable
+from .errors import RecordDamaged, StateNewer, StateUnusable
 from .ids import BLOBS_ID, STATE_ID, base_id, execution_id, parse_step, settings_id, step_id
 from .settings import EXECUTION_TIMEOUT_MS, Limits, SessionSettings
 from .state import FORMAT
@@ -158,17 +158,27 @@ async def ensure_session(
             return Head(wanted, version, head.created_at if head else made.created_at)
 
 
-async def find_head(promises: Promises, session: str, at_least: int = 0) -> tuple[int, Promise | None]:
+async def find_head(
+    promises: Promises, session: str, at_least: int = 0, *, strict: bool = True
+) -> tuple[int, Promise | None]:
     """Return the number and root promise of a session's last execution; (0, None) if there is none.
 
     ``at_least`` is one known to exist: the search asks as many questions as the number of executions since has bits.
+    Raises RecordDamaged if it is ``strict``, for that one: those before it only have to be there.
     """
     while True:
         last, root = await _newest(lambda number: _execution(promises, session, number), at_least)
+        if root is not None and root.problem and strict:
+            raise RecordDamaged(root.problem)
         if root is not None and (root.settled_at is None or now_ms() - root.settled_at < SETTLED_LATELY_MS):
             return last, root
         # What looks like the end may be a gap: executions that others have collected, perhaps just now.
-        head = await read_settings(promises, session)
+        try:
+            head = await read_settings(promises, session)
+        except RecordDamaged:
+            if strict:
+                raise
+            head = None
         if head is None or head.settings.first <= max(last, 1):
             return last, root
         at_least = head.settings.first
@@ -194,7 +204,7 @@ async def _newest(fetch: Callable[[int], Awaitable[Promise | None]], at_least: i
 
 
 async def _execution(promises: Promises, session: str, n: int) -> Promise | None:
-    return await promises.get(execution_id(session, n)) if n else None
+    return await promises.get(execution_id(session, n), strict=False) if n else None
 
 
 async def base_of(promises: Promises, session: str, n: int) -> Base | None:

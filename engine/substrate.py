@@ -179,7 +179,7 @@ class Substrate:
         for callback in list(self._settled):
             callback(promise)
 
-    async def scan(self, prefix: str) -> list[Promise] | None:
+    async def scan(self, prefix: str, *, strict: bool = True) -> list[Promise] | None:
         """Return every promise whose id begins so, or None where the store cannot list them."""
         if not isinstance(self.network, SqliteConnection):
             return None
@@ -188,7 +188,7 @@ class Substrate:
             page = await self.network.scan(prefix, after=found[-1].id if found else None)
             if not page:
                 return found
-            found += [decoded(record) for record in page]
+            found += [decoded(record, strict=strict) for record in page]
 
     async def attended(self) -> bool | None:
         """Whether a worker of this state's group is there now; None where the store cannot say."""

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from .run import Run
     from .service import Services
 
-__all__ = ["Ending", "error_of", "succeeded"]
+__all__ = ["Ending", "closed_by", "error_of", "succeeded"]
 
 #: Calls left open that a result names, each in a line; how many there were is said.
 CLOSED_NAMED = 10
@@ -168,8 +168,7 @@ class Ending:
         result = self._result(run).model_copy(update={**how, "rolled_back": self.job.submission.atomic})
         for record in records:
             if not record.settled and record.param.get("effect") == "external":
-                gone = {"type": "CallCancelled", "message": f"the execution ended as {status}", "data": None}
-                await self.attempt.settle(record.id, gone, state="rejected")
+                await self.attempt.settle(record.id, closed_by(status), state="rejected")
         await self._settle(step, run, result, None)
         return result
 
@@ -237,6 +236,11 @@ class Ending:
             characters=totals.characters,
             replayed=totals.replayed,
         )
+
+
+def closed_by(status: str) -> dict[str, Any]:
+    """Return the outcome of a question whose execution ended so."""
+    return {"type": "CallCancelled", "message": f"the execution ended as {status}", "data": None}
 
 
 def succeeded(done: Done) -> bool:

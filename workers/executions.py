@@ -27,7 +27,7 @@ from .elsewhere import ask_elsewhere
 from .handlers import Handlers, Scope
 from .live import Live
 from .stopping import stop
-from .tenure import Tenure, damaged
+from .tenure import Tenure, without_base
 
 if TYPE_CHECKING:
     from resonate.context import Context
@@ -93,7 +93,7 @@ class Executions:
         try:
             job = await admit(self._services, attempt.id, submission, first=attempt.version == 1)
         except (*DAMAGED, StateUnusable) as exc:
-            return damaged(attempt.id, exc)
+            return await without_base(self._services, attempt, exc)
         except (OSError, MemoryError, PerdureError) as exc:
             raise await self._given_back(attempt, exc) from exc
         except Refused as exc:

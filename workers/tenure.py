@@ -13,10 +13,11 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from perdure.engine.durable import AttemptLost, now_ms
+from perdure.engine.durable import EXTERNAL, KIND, AttemptLost, now_ms
 from perdure.engine.errors import RecordDamaged
 from perdure.engine.events import Launched
 from perdure.engine.ids import cancel_id, parse_record, parse_step, record_id, step_id
+from perdure.engine.inspection import promises_of
 from perdure.engine.journal import Journal, JournalDamaged
 from perdure.engine.records import ErrorInfo, Result
 from perdure.engine.refs import fetched
@@ -24,7 +25,7 @@ from perdure.engine.sessions import Base, last_step, seed_of
 
 from .deaths import Deaths, place_of
 from .divergences import divergence_error
-from .endings import Ending, succeeded
+from .endings import Ending, closed_by, succeeded
 from .guests import GuestDied, GuestFailed, WorkspaceTaken
 from .link import LinkClosed
 from .messages import ProtocolViolation, StateLost
@@ -41,12 +42,13 @@ if TYPE_CHECKING:
     from perdure.engine.journal import Divergence
     from perdure.engine.records import Stop
     from perdure.engine.settings import WorkerSettings
+    from perdure.engine.substrate import Substrate
 
     from .admission import Job
     from .live import Live
     from .service import Services
 
-__all__ = ["Tenure", "damaged"]
+__all__ = ["Tenure", "without_base"]
 
 
 #: Characters beyond its limits that a guest may write: it says what was cut, once for each display.
@@ -107,16 +109,18 @@ class Tenure:
     async def damaged(self, problem: Exception) -> Result:
         """End what would go on from something that is damaged: no attempt at it would find that again."""
         try:
-            begun = bool(self._step or await self._records())
+            if not (self._step or await self._records()):
+                result = damaged(self._attempt.id, problem)
+                await self._ending.refuse(self._step, result)
+                return result
+            reason = had_begun(problem)
+            return await self._fail(None, "failed", reason)
         except RecordDamaged:
-            return damaged(self._attempt.id, problem)
-        if not begun:
-            result = damaged(self._attempt.id, problem)
-            await self._ending.refuse(self._step, result)
-            return result
-        # It has acted on the world.
-        text = f"{problem}. It had begun, and cannot go on; what it has asked for stays recorded"
-        return await self._failed(None, "failed", type(problem).__name__, text)
+            # What cannot be read is of this execution itself: its end rests on nothing but its base.
+            await close_all(self._services.substrate, self._attempt, "failed")
+            return Result(
+                execution=self._attempt.id, status="failed", error=had_begun(problem), checkpoint=self._base.step
+            )
 
     async def stopped(self, problem: Exception) -> Result:
         """End what somebody stopped while it could not go on."""
@@ -359,6 +363,31 @@ class Tenure:
                     return records
                 records.append(promise)
             ahead = min(ahead * 4, 64)
+
+
+async def without_base(services: Services, attempt: Attempt, problem: Exception) -> Result:
+    """End what cannot even be admitted, because what it starts from is damaged."""
+    begun = await services.promises.get(record_id(attempt.id, 0, 0), strict=False)
+    if begun is None:
+        first = await services.promises.get(step_id(attempt.id, 0), strict=False)
+        if first is None or not first.settled:
+            return damaged(attempt.id, problem)
+    await close_all(services.substrate, attempt, "failed")
+    return Result(execution=attempt.id, status="failed", error=had_begun(problem))
+
+
+async def close_all(substrate: Substrate, attempt: Attempt, status: str) -> None:
+    """Close every question of an execution that ends so, whatever of it can be read: nobody waits for an answer."""
+    for record in await promises_of(substrate, attempt.id, strict=False):
+        if not record.settled and record.tags.get(KIND) == "call" and EXTERNAL in record.tags:
+            with suppress(RecordDamaged):  # as it is read back
+                await attempt.settle(record.id, closed_by(status), state="rejected")
+
+
+def had_begun(problem: Exception) -> ErrorInfo:
+    """Return why an execution ends that has acted on the world."""
+    text = f"{problem}. It had begun, and cannot go on; what it has asked for stays recorded"
+    return ErrorInfo(type=type(problem).__name__, message=text, module="perdure")
 
 
 def damaged(execution: str, problem: Exception) -> Result:

@@ -57,6 +57,7 @@ _STYLES = {
     "error": "red",
     "crashed": "red",
     "diverged": "red",
+    "damaged": "red",
 }
 
 
@@ -113,7 +114,7 @@ async def list_executions(state: Path, session: str | None, *, json: bool) -> No
     rows = [
         [
             *(info.id, info.status or info.state, info.filename or "", ago(info.created_at)),
-            ", ".join(info.pending) or _doing(info.beat),
+            f"damaged: {info.damaged}" if info.damaged else ", ".join(info.pending) or _doing(info.beat),
         ]
         for info in infos
     ]
@@ -137,7 +138,12 @@ async def list_sessions(state: Path, *, json: bool) -> None:
             _print_json(info)
         return
     rows = [
-        [info.name, info.state, str(info.last), ", ".join(info.grants) or "none", info.isolation, ago(info.created_at)]
+        [info.name, "damaged", "?", "?", "?", info.damaged]
+        if info.damaged
+        else [
+            *(info.name, info.state, str(info.last), ", ".join(info.grants) or "none", info.isolation),
+            ago(info.created_at),
+        ]
         for info in infos
     ]
     _table(["SESSION", "STATE", "EXECUTIONS", "GRANTS", "ISOLATION", "MADE"], rows)

@@ -15,7 +15,7 @@ from ..sessions import read_settings
 from ..settings import COMMON, WorkerSettings
 from ..substrate import Substrate
 from .choosing import Choices, read_script, unfinished
-from .failing import hear_worker
+from .failing import hear_worker, leave
 from .looking import answered
 from .offsets import Offsets
 from .showing import Following, say
@@ -64,7 +64,7 @@ async def run_script(state: Path, file: Path, argv: Sequence[str], choices: Choi
             )
         else:
             say(f"going on with {execution.id}", choices)
-        return await Following(client, execution, choices, Offsets(state)).to_the_end()
+        return await _to_the_end(Following(client, execution, choices, Offsets(state)))
 
 
 async def run_code(state: Path, name: str, code: str, choices: Choices) -> int:
@@ -81,7 +81,14 @@ async def run_code(state: Path, name: str, code: str, choices: Choices) -> int:
             )
             raise SessionBusy(msg)
         execution = await session.submit(code, files=choices.bring, atomic=choices.atomic, seconds=choices.seconds)
-        return await Following(client, execution, choices, Offsets(state), value=True).to_the_end()
+        return await _to_the_end(Following(client, execution, choices, Offsets(state), value=True))
+
+
+async def _to_the_end(following: Following) -> int:
+    code = await following.to_the_end()
+    # This worker stops: what else it had taken meanwhile is given back, and that is nobody's trouble.
+    leave()
+    return code
 
 
 async def opened_session(client: Client, name: str, choices: Choices) -> Session:
@@ -98,7 +105,7 @@ async def run_fork(state: Path, call: str, name: str, answer: str | None, choice
         forked = await source.fork(at=call, answer=given, name=name)
         execution = client.execution(execution_id(forked.name, 1))
         say(f"{execution.id} goes on from {call}", choices)
-        return await Following(client, execution, choices, Offsets(state), value=True).to_the_end()
+        return await _to_the_end(Following(client, execution, choices, Offsets(state), value=True))
 
 
 async def _granted(client: Client, name: str, choices: Choices) -> list[str] | None:

@@ -46,11 +46,11 @@ class Reading:
         rows = await self._read(lambda db: db.all(sql, parameters))
         return [Promise(*row).seen(now) for row in rows]
 
-    async def payloads(self, after: str | None = None, limit: int = SCAN_LIMIT) -> list[tuple[str, bytes]]:
-        """What promises hold (JSON as the SDK writes it, or text as it is), by id, from behind `after` on."""
+    async def payloads(self, after: str | None = None, limit: int = SCAN_LIMIT) -> list[tuple[str, list[str]]]:
+        """What promises hold, as it is stored (`plain` says what that is), by id, from behind `after` on."""
         sql = "SELECT id, param_data, value_data FROM promises WHERE id > ? ORDER BY id LIMIT ?"
         rows = await self._read(lambda db: db.all(sql, (after or "", limit)))
-        return [(id, b" ".join(plain(data) for data in held if data)) for id, *held in rows]
+        return [(id, [data for data in held if data]) for id, *held in rows]
 
     async def collect(self, before: int, keep: Callable[[str], bool], *, remove: bool = True) -> maintenance.Collected:
         """Delete the trees that settled before a time (in milliseconds); without `remove`, only count them.

@@ -11,7 +11,8 @@ from ..blobs import BlobDamaged, BlobMissing, BlobsUnavailable
 from ..errors import RecordDamaged
 from ..seals import CheckpointForged
 from ..store import SqliteConnection, problems
-from .collecting import named_blobs
+from ..store.reading import plain
+from .collecting import named_blobs, unreadable
 
 if TYPE_CHECKING:
     from ..seals import Seals
@@ -53,7 +54,10 @@ async def check(substrate: Substrate) -> Checked:
         return Checked(0, 0, 0, (str(exc),))
     damaged = [line for ref in sorted(stored) if (line := await _wrong(substrate, ref))]
     promises, missing = await _promises(network, substrate, stored)
-    named = await named_blobs(network, substrate.blobs) if not damaged else stored
+    try:
+        named = await named_blobs(network, substrate.blobs) if not damaged else stored
+    except RecordDamaged:
+        named = stored
     return Checked(promises, len(stored), len(stored - named), tuple((damaged + missing)[:MAX_PROBLEMS]))
 
 
@@ -70,8 +74,12 @@ async def _promises(network: SqliteConnection, substrate: Substrate, stored: set
     count, lines, seals = 0, list[str](), substrate.seals()
     after: str | None = None
     while page := await network.payloads(after):
-        for id, text in page:
+        for id, parts in page:
             count += 1
+            text = b" ".join(map(plain, parts))
+            if problem := unreadable(id, parts):
+                lines.append(problem)
+                continue
             # What code printed names nothing, whatever it looks like; what it displayed may lie in a blob.
             named = _DISPLAYED.findall(text) if text.startswith(_OUTPUT) else _REF.findall(text)
             gone = {ref.decode() for ref in named} - stored
@@ -83,10 +91,7 @@ async def _promises(network: SqliteConnection, substrate: Substrate, stored: set
 
 
 async def _seal(seals: Seals, id: str, substrate: Substrate) -> list[str]:
-    try:
-        step = await substrate.promises.get(id)
-    except RecordDamaged as exc:
-        return [str(exc)]
+    step = await substrate.promises.get(id)
     if step is None or not isinstance(step.value, dict) or step.value.get("checkpoint") is None:
         return []
     try:

@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ..blobs import ABANDONED_SECONDS, named_in
-from ..errors import InvalidName
+from ..durable import damage_in
+from ..errors import InvalidName, RecordDamaged
 from ..ids import parse_execution
 from ..sessions import base_of, ensure_session, find_head
 from ..store import SqliteConnection
+from ..store.reading import plain
 from .holding import held
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from ..sessions import Base
     from ..substrate import Substrate
 
-__all__ = ["GRACE_SECONDS", "HORIZON_DAYS", "MIN_HORIZON_SECONDS", "Collected", "collect", "named_blobs"]
+__all__ = ["GRACE_SECONDS", "HORIZON_DAYS", "MIN_HORIZON_SECONDS", "Collected", "collect", "named_blobs", "unreadable"]
 
 #: Executions stay this long after they ended: whoever asks about last month's run still finds it.
 HORIZON_DAYS = 30.0
@@ -42,6 +44,8 @@ _JSON = b"{"
 #: What becomes of a promise that outlived its execution.
 _OVER = {"type": "CallCancelled", "message": "the execution had ended", "data": None}
 
+#: An execution or session, and all that is below it.
+_OURS = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}(@[1-9][0-9]{0,11}(:.+)?|:c[0-9]+|:base)")
 _STEP = re.compile(r"([A-Za-z0-9][A-Za-z0-9_-]{0,63}@[1-9][0-9]{0,11}):s[0-9]{1,9}")
 
 
@@ -178,12 +182,18 @@ async def _add_named(promises: Promises, needs: _Needs, data: object) -> None:
 
 
 async def named_blobs(network: SqliteConnection, blobs: BlobStore) -> set[str]:
-    """Return the reference of every blob that a promise names, or a blob that is named."""
+    """Return the reference of every blob that a promise names, or a blob that is named.
+
+    Raises RecordDamaged: what such a one names is not known, and is needed when it is restored.
+    """
     named: set[str] = set()
     after: str | None = None
     while page := await network.payloads(after):
-        for _, text in page:
-            named |= named_in(text)
+        for id, parts in page:
+            if problem := unreadable(id, parts):
+                msg = f"{problem}. Until then no blob is removed: it may name some"
+                raise RecordDamaged(msg)
+            named |= named_in(b" ".join(map(plain, parts)))
         after = page[-1][0]
     there = set(await blobs.refs())
     waiting = list(named & there)
@@ -192,6 +202,11 @@ async def named_blobs(network: SqliteConnection, blobs: BlobStore) -> set[str]:
         named |= new
         waiting += new
     return named
+
+
+def unreadable(id: str, parts: list[str]) -> str | None:
+    """Return what is wrong with what a promise of ours holds, if it cannot be read; others may hold anything."""
+    return damage_in(id, parts) if _OURS.fullmatch(id) else None
 
 
 async def _named_by(blobs: BlobStore, ref: str) -> set[str]:

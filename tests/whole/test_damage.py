@@ -8,7 +8,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import pytest
 from perdure.engine import Client, blobs_folder
 from perdure.engine.blobs import BlobsUnavailable
 from perdure.engine.errors import RecordDamaged
-from perdure.engine.upkeep import check
+from perdure.engine.upkeep import check, collect
 from perdure.workers import executions
 from perdure.workers.executions import Executions
 
@@ -213,6 +213,94 @@ async def test_who_waits_for_room_on_the_disk_can_be_cancelled(tmp_path: Path, m
         assert time.monotonic() - began < 20
         full = False
         assert (await outcome(client, "s", "n")).value == 1
+
+
+def harm_record(state: Path, id: str, column: str) -> None:
+    with closing(sqlite3.connect(state / "perdure.db")) as database, database:
+        (data,) = database.execute(f"SELECT {column} FROM promises WHERE id = ?", (id,)).fetchone()  # noqa: S608 - ours
+        harmed = data[: len(data) // 2] + "\x9a"
+        database.execute(f"UPDATE promises SET {column} = ? WHERE id = ?", (harmed, id))  # noqa: S608 - the same
+
+
+@pytest.mark.parametrize(
+    ("id", "column"),
+    [
+        ("s@1", "param_data"),
+        ("s@1", "value_data"),
+        ("s@1:s0.0", "param_data"),
+        ("s@2", "param_data"),
+        ("s@2:s0", "param_data"),
+        ("s@2:s0.0", "param_data"),
+        ("s@2:s0.1", "param_data"),
+        ("s:c0", "param_data"),
+    ],
+)
+async def test_a_record_that_is_damaged_hides_none_of_the_others(tmp_path: Path, id: str, column: str) -> None:
+    """Everything else is listed and shown; what cannot be read is named, and no blob goes that it may name."""
+    state = tmp_path / "state"
+    async with opened(state) as client:
+        assert (await outcome(client, "s", "print('one')", grants=["ask"])).status == "ok"
+        assert (await outcome(client, "other", "7")).value == 7
+        waiting = await (await client.session("s")).submit("print('two'); ask('go on?')")
+        async with asyncio.timeout(30):
+            while (await waiting.info()).state != "waiting":
+                await asyncio.sleep(0.01)
+    harm_record(state, id, column)
+    said = f"what is recorded of {id} cannot be read"
+    async with Client.open(state, worker=False) as client, asyncio.timeout(30):
+        infos = {info.id: info for info in await client.executions()}
+        assert infos.keys() == {"s@1", "s@2", "other@1"}
+        assert {name for name, info in infos.items() if info.damaged} == ({id} if ":" not in id else set())
+        assert (infos["other@1"].status, infos["s@2"].state) == ("ok", "waiting")
+        sessions = {info.name: bool(info.damaged) for info in await client.sessions()}
+        assert sessions == {"s": id in ("s:c0", "s@2"), "other": False}
+        (call,) = await client.pending()
+        assert (call.id, said in call.prompt) == ("s@2:s0.1", call.id == id)
+        for execution, text in (("s@1", "one\n"), ("s@2", "two\n")):
+            tree = await client.execution(execution).tree()
+            step = next(node for node in tree.children if node.kind == "step")
+            records = [("output", "resolved"), *([("call", "pending")] if execution == "s@2" else [])]
+            assert [(node.kind, node.state) for node in step.children] == records
+            assert [node.id for node in (tree, step, *step.children) if said in node.label] == (
+                [id] if id.startswith(execution) else []
+            )
+            shown, lost = "", ""
+            with suppress(RecordDamaged):  # the result of s@1, after all that it printed
+                async for event in client.execution(execution).events(follow=False):
+                    shown += event.text if event.type == "output" else ""
+                    lost += str(event.lost) if event.type == "display" else ""
+            assert (shown, said in lost) == (("", True) if id == f"{execution}:s0.0" else (text, False))
+        (problem,) = (await check(client.substrate)).problems
+        assert said in problem
+        with pytest.raises(RecordDamaged, match=said):
+            await collect(client.substrate, time.time())
+
+
+@pytest.mark.parametrize(
+    ("id", "column"), [("s@1", "value_data"), ("s@2:s0", "param_data"), ("s@2:s0.0", "param_data")]
+)
+async def test_what_had_begun_ends_as_failed_when_its_records_are_damaged(tmp_path: Path, id: str, column: str) -> None:
+    state, world = tmp_path / "state", World(tmp_path)
+    async with opened(state, world) as client:
+        assert (await outcome(client, "s", "n = 1", grants=["pay", "ask"])).status == "ok"
+        execution = await (await client.session("s")).submit(
+            "import asyncio\npay('rent')\nn = await asyncio.gather(ask('go on?'), ask('and then?'))"
+        )
+        async with asyncio.timeout(30):
+            while len(await client.pending()) < 2:
+                await asyncio.sleep(0.01)
+    harm_record(state, id, column)
+    async with opened(state, world) as client, asyncio.timeout(30):
+        await client.answer("s@2:s0.1", "go")
+        result = await client.execution(execution.id).result()
+        assert result.error is not None
+        assert (result.status, result.error.type) == ("failed", "RecordDamaged"), result
+        assert f"what is recorded of {id} cannot be read" in result.error.message
+        assert "It had begun" in result.error.message
+        assert await client.pending() == []
+        if id.startswith("s@2"):
+            assert (await outcome(client, "s", "n")).value == 1
+    assert world.effects() == ["pay rent"]
 
 
 @pytest.mark.parametrize("harm", ["cut", "flipped"])

@@ -94,11 +94,11 @@ class Substrate:
         source: Any
         if url.startswith(("postgresql://", "postgres://", "host=")):
             try:
-                from resonate_pg import PostgresConnection
+                from .postgres import TimedPostgres
             except ImportError:
                 msg = "Postgres needs an extra: install 'perdure[postgres]'"
                 raise StateUnusable(msg) from None
-            network = source = PostgresConnection(url, pid=pid, group=listening)
+            network = source = TimedPostgres(url, pid=pid, group=listening)
         elif url.startswith(("http://", "https://")):
             network = HttpConnection(url=url, auth=None)
             source = SSEConnection(url=url, pid=pid, group=listening, auth=None)

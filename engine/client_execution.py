@@ -10,7 +10,7 @@ from .errors import AlreadySettled, ExecutionNotFound, StateUnusable
 from .following import follow as follow_events
 from .following import result_of, state_of
 from .ids import cancel_id
-from .inspection import tree_of
+from .inspection import submitted, tree_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -57,8 +57,7 @@ class Execution:
     async def submission(self) -> dict[str, Any]:
         """Return what was handed in: code, filename, argv, grants, files. Raises ExecutionNotFound."""
         root = await self._root()
-        submission: dict[str, Any] = (root.param.get("args") or [{}])[0]
-        return submission
+        return submitted(root)
 
     async def cancel(self, *, wait: float = CANCEL_WAIT) -> Result | None:
         """Ask, durably, for it to be stopped; return its result, whose ``stop`` says how it did.

@@ -12,6 +12,7 @@ from .errors import ExecutionFailed, ForkRefused, SessionBusy, SessionNotFound
 from .files import gather_files
 from .forks import fork_session
 from .ids import cancel_id, execution_id, parse_record, session_name
+from .inspection import submitted
 from .life import after
 from .records import Merged, NameReport, SessionInfo
 from .refs import stored
@@ -134,7 +135,7 @@ class Session:
         promises = self._client.substrate.promises
         param = {"func": "execute", "args": [submission.model_dump(mode="json")], "kwargs": {}, "version": 1}
         made = await promises.create(id, "execution", param, timeout_at=now_ms() + EXECUTION_TIMEOUT_MS, target=True)
-        ours = made.param.get("args", [{}])[0].get("nonce") == submission.nonce
+        ours = submitted(made).get("nonce") == submission.nonce
         return Execution(self._client, id) if ours else None
 
     async def info(self) -> SessionInfo:

@@ -10,7 +10,7 @@ from .beats import beat_of
 from .durable import KIND, now_ms
 from .errors import ExecutionNotFound, RecordDamaged
 from .ids import parse_execution, record_id, step_id
-from .inspection import outputs_of, promises_of, records_from, shown_call
+from .inspection import outputs_of, promises_of, records_from, shown_call, submitted
 from .journal import outcome_of
 from .records import CallEvent, DisplayEvent, ErrorInfo, ExecutionInfo, FinishedEvent, Result, Status, WaitingEvent
 from .refs import fetched, is_ref
@@ -72,13 +72,12 @@ async def state_of(substrate: Substrate, id: str) -> ExecutionInfo:
     """Return an execution's state now. Raises ExecutionNotFound."""
     parsed = parse_execution(id)
     root = await _root(substrate, id)
-    submission = ((root.param or {}).get("args") or [{}])[0]
     info = ExecutionInfo(
         id=id,
         session=parsed.session,
         n=parsed.n,
         state="settled",
-        filename=submission.get("filename"),
+        filename=submitted(root).get("filename"),
         created_at=root.created_at,
         settled_at=root.settled_at,
         damaged=root.problem,

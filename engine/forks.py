@@ -17,7 +17,7 @@ from .checkpoints import alone
 from .durable import now_ms
 from .errors import ForkRefused, PromiseNotFound
 from .ids import base_id, execution_id, parse_record, record_id, settings_id, step_id
-from .inspection import promises_of
+from .inspection import promises_of, submitted
 from .journal import Journal, not_waited_for
 from .sessions import FOREVER_MS, base_of, read_settings
 from .settings import EXECUTION_TIMEOUT_MS, ForkPoint, SessionSettings, Submission
@@ -95,10 +95,10 @@ async def fork_session(substrate: Substrate, call_id: str, outcome: dict[str, An
     at = parse_record(call_id)
     source = execution_id(at.execution.session, at.execution.n)
     root = await substrate.promises.get(source)
-    if root is None or not isinstance(root.param, dict):
+    if root is None or not submitted(root):
         msg = f"there is no execution {source}: 'perdure ps' lists those there are"
         raise PromiseNotFound(msg)
-    submission = Submission.model_validate(root.param["args"][0])
+    submission = Submission.model_validate(submitted(root))
     base = await base_of(substrate.promises, at.execution.session, at.execution.n)
     found = {promise.id: promise for promise in await promises_of(substrate, source)}
     records = _records(found, source, at.step)

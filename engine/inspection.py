@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .durable import Promise
     from .substrate import Substrate
 
-__all__ = ["outputs_of", "promises_of", "records_from", "shown_call", "tree_of"]
+__all__ = ["outputs_of", "promises_of", "records_from", "shown_call", "submitted", "tree_of"]
 
 #: How many records are asked for at once where they cannot be listed.
 AHEAD = 64
@@ -136,9 +136,15 @@ def _number(id: str) -> int:
     return int(id.rpartition(":s")[2])
 
 
+def submitted(root: Promise) -> dict[str, Any]:
+    """Return what was handed in as an execution, as its root holds it; nothing if that is no submission at all."""
+    arguments = root.param.get("args") if isinstance(root.param, dict) else None
+    first = arguments[0] if isinstance(arguments, list) and arguments else None
+    return first if isinstance(first, dict) else {}
+
+
 def _root_label(root: Promise) -> str:
-    submission = (root.param or {}).get("args") or [{}]
-    parts = [str(submission[0].get("filename") or "code")]
+    parts = [str(submitted(root).get("filename") or "code")]
     if isinstance(root.value, dict):
         mode = root.value.get("mode")
         parts += [f"({mode})"] if mode else []

@@ -53,7 +53,7 @@ class Job:
     grants: tuple[str, ...]
 
 
-async def admit(services: Services, execution: str, raw: dict[str, Any], *, first: bool = True) -> Job:
+async def admit(services: Services, execution: str, raw: list[Any], *, first: bool = True) -> Job:
     """Check a submission against what is recorded. Raises Refused; PerdureError if it is not the first attempt."""
     id, submission = _parsed(execution, raw)
     promises = services.promises
@@ -99,10 +99,13 @@ async def _can_roll_back(services: Services, before: str | None, base: Base) -> 
         raise Refused("NotAtomic", f"{msg}. Delete or end them first, or submit without atomic")
 
 
-def _parsed(execution: str, raw: dict[str, Any]) -> tuple[ExecutionId, Submission]:
+def _parsed(execution: str, raw: list[Any]) -> tuple[ExecutionId, Submission]:
+    if len(raw) != 1:
+        msg = f"a submission is one argument, an object, and these are {len(raw)}"
+        raise Refused("BadSubmission", msg)
     try:
         id = parse_execution(execution)
-        submission = Submission.model_validate(raw)
+        submission = Submission.model_validate(raw[0])
     except InvalidName as exc:
         raise Refused("BadSubmission", str(exc)) from None
     except ValidationError as exc:

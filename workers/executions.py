@@ -68,12 +68,15 @@ class Executions:
         self._draining = False
         self._closing = False
 
-    async def execute(self, context: Context, submission: dict[str, Any]) -> dict[str, Any]:
-        """Run one attempt; returns the Result's JSON form. This is what the SDK calls."""
+    async def execute(self, context: Context, *arguments: Any, **named: Any) -> dict[str, Any]:
+        """Run one attempt; returns the Result's JSON form. This is what the SDK calls.
+
+        Anybody may hand in anything: what does not fit a signature the SDK would reject, in an encoding of its own.
+        """
         attempt = Attempt(context, self._services.promises, self._services.observer)
         self._services.leases.on_expiry(attempt.id, attempt.version, lambda: attempt.lose("the lease has ended"))
         try:
-            result = await self._run(attempt, submission)
+            result = await self._run(attempt, [*arguments, *([named] if named else [])])
         except AttemptLost as exc:
             log.warning("attempt.lost", execution=attempt.id, version=attempt.version, reason=str(exc))
             attempt.abandon()
@@ -85,7 +88,7 @@ class Executions:
         attempt.tell(Ended(attempt.id, attempt.version))
         return result.model_dump(mode="json")
 
-    async def _run(self, attempt: Attempt, submission: dict[str, Any]) -> Result:
+    async def _run(self, attempt: Attempt, submission: list[Any]) -> Result:
         if self._draining or self._closing:
             # The store hands it out again at once, and may do so to this worker.
             await asyncio.sleep(BACK_OFF)

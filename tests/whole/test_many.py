@@ -13,7 +13,7 @@ from perdure.engine import Client
 from perdure.engine.settings import WorkerSettings
 from perdure.engine.store import SqliteConnection
 
-from .kit import World, guests, opened
+from .kit import World, guests, opened, outcome
 
 QUESTIONS = 300
 
@@ -104,6 +104,8 @@ async def test_a_plain_sdk_client_runs_code_and_reads_the_result(tmp_path: Path)
         ("s@1", {"code": "1", "files": {"../x": "b:" + "0" * 64}}, "refused", "in the workspace"),
         ("s@1", {"code": "1", "files": {"x" * 256: "b:" + "0" * 64}}, "refused", "longer than file systems allow"),
         ("s@1", {"code": "1", "files": {"x": "nothing"}}, "refused", "nothing"),
+        ("s@1", 7, "refused", "dictionary"),
+        ("s@1", [], "refused", "dictionary"),
         ("s@9", {"code": "1"}, "busy", "s@8"),
         ("no session", {"code": "1"}, "refused", "id of an execution"),
     ],
@@ -121,6 +123,21 @@ async def test_nothing_in_the_param_is_trusted(
         assert root.state == "resolved"
         assert root.value["status"] == status
         assert words in root.value["error"]["message"]
+
+
+@pytest.mark.parametrize(("args", "kwargs"), [([], {}), ([{"code": "1"}, 2], {}), ([7], {}), ([], {"more": 1})])
+async def test_what_is_no_submission_resolves_as_refused_and_is_listed(
+    tmp_path: Path, args: list[Any], kwargs: dict[str, Any]
+) -> None:
+    async with opened(tmp_path / "state") as client:
+        param = {"func": "execute", "args": args, "kwargs": kwargs, "version": 1}
+        await client.substrate.promises.create("s@1", "execution", param, timeout_at=2**52, target=True)
+        async with asyncio.timeout(20):
+            result = await client.execution("s@1").result()
+        assert (result.status, result.error and result.error.type) == ("refused", "BadSubmission"), result
+        (listed,) = await client.executions("s")
+        assert (listed.status, (await client.execution("s@1").tree()).label) == ("refused", "code (UNKNOWN) -> refused")
+        assert (await outcome(client, "s", "1 + 1")).value == 2
 
 
 async def test_grants_of_a_submission_are_cut_to_the_sessions_own(tmp_path: Path) -> None:

@@ -31,10 +31,10 @@ async def main():
             names = {report.name: report for report in await session.variables()}
             await execution.tree()
     assert last == "[1, 2, 3, 'x']" and names["job"].type == "Job" and names["n"].type == "int"
-    assert names["pool"].status == "lost" and "make it again" in names["pool"].why
+    assert names["lines"].status == "lost" and "make it again" in names["lines"].why
     assert "_ih" not in names
 MAKE = ["class Job: pass\\njob = Job(); job.tags = [1]\\ndef f(x): return x * 2\\nn = 1",
-    "import concurrent.futures\\npool = concurrent.futures.ThreadPoolExecutor()",
+    "lines = (line for line in ())",
     "whole = [1, 2, 3]\\ndef grow(): whole.append('x')", "job.big = list(range(100_000))"]
 asyncio.run(main())
 assert events == [], events

@@ -11,10 +11,11 @@ from .kit import World, opened, outcome
 MAKE = """
 import concurrent.futures, perdure, random
 workers = 3
+class Pool(concurrent.futures.ThreadPoolExecutor): pass
 made = []
 def pool():
     made.append(random.random()); print('making')
-    return concurrent.futures.ThreadPoolExecutor(workers)
+    return Pool(workers)
 pool_of = {'one': perdure.recompute(pool)}
 same = pool_of['one']
 numbers = perdure.recompute(lambda: [1, 2, 3])

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import _asyncio
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from .native_parts import load
@@ -17,7 +18,19 @@ if TYPE_CHECKING:
 
     from .lineage import Node
 
-__all__ = ["Future", "Task", "bear", "birth", "install", "next_name", "set_birth", "set_state", "state"]
+__all__ = [
+    "Future",
+    "Task",
+    "bear",
+    "birth",
+    "install",
+    "next_name",
+    "number",
+    "numbered",
+    "set_birth",
+    "set_state",
+    "state",
+]
 
 
 class _Numbers:
@@ -69,6 +82,11 @@ def _set_birth(task: Any, node: Node, nth: int) -> None:
     task._perdure_birth = (node, nth) if nth else node
 
 
+def _number(future: Any) -> int:
+    given: int = getattr(future, "_perdure_number", 0)
+    return given
+
+
 def _birth(task: Any) -> Any:
     return getattr(task, "_perdure_birth", None)
 
@@ -90,12 +108,32 @@ bear: Callable[..., Any] = _bear if _native is None else _native.bear
 set_birth: Callable[[Any, Node, int], None] = _set_birth if _native is None else _native.set_birth
 #: The node of a task, or whose child it is and which, or None.
 birth: Callable[[Any], Node | tuple[Node, int] | None] = _birth if _native is None else _native.birth
+#: The number that a future or task hashes by, without giving it one: 0 if nobody has asked yet.
+number: Callable[[Any], int] = _number if _native is None else _native.number
 #: The name of the next task that is given none.
 next_name: Callable[[], str] = _given.next_name
 #: What a checkpoint keeps: sets order their members by these numbers, so they go on as they would.
 state: Callable[[], tuple[int, int]] = _given.state
 #: Go on where a checkpoint was.
 set_state: Callable[[int, int], None] = _given.set_state
+
+
+@contextmanager
+def numbered(wanted: int) -> Iterator[Callable[[Any], Any]]:
+    """Give what is made in the body this number, by the function that is passed to it; 0: it has none yet."""
+    before = state()
+    if wanted:
+        set_state(wanted, before[1])
+
+    def take(made: Any) -> Any:
+        if wanted:
+            hash(made)
+        return made
+
+    try:
+        yield take
+    finally:
+        set_state(*before)
 
 
 def install() -> None:

@@ -14,7 +14,7 @@ import types
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from . import arrays, definitions, live, rebuild
+from . import arrays, definitions, ended, live, rebuild
 from .lost import Lost, describe, kept_of
 from .salvage import reduced
 
@@ -68,13 +68,6 @@ def refuse(why: str) -> Recipe:
 _SUSPENDED = "what runs cannot be stored in the middle; make it again, or keep its results in a list"
 
 _refuse_suspended = refuse(_SUSPENDED)
-_refuse_future = refuse("what is still going on does not survive a restore; wait for it before the code ends")
-
-
-def reduce_thread(reducers: Reducers, thread: threading.Thread) -> Any:
-    if thread.is_alive():
-        return reducers.lose(thread, "it was running, and threads do not survive a restore; start it again")
-    return reducers.lose(thread, "threads do not survive a restore; make it again")
 
 
 def reduce_weak_reference(reducers: Reducers, reference: weakref.ref[Any]) -> Any:
@@ -118,7 +111,7 @@ REDUCERS: dict[type, Recipe] = {
 _BY_BASE: list[tuple[type, Recipe]] = [
     *live.BY_BASE,
     (enum.Enum, definitions.reduce_enum_member),
-    (threading.Thread, reduce_thread),
+    *ended.BY_BASE,
 ]
 
 # The same, for libraries that are looked up only once the session has imported them.
@@ -130,9 +123,8 @@ _BY_LIBRARY: list[tuple[str, str, Recipe]] = [
     ("sqlite3", "Connection", live.reduce_connection),
     ("sqlite3", "Cursor", refuse("cursors do not survive a restore; run the query again")),
     ("logging", "Logger", live.reduce_logger),
-    ("concurrent.futures._base", "Future", _refuse_future),
+    *ended.BY_LIBRARY,
     ("concurrent.futures._base", "Executor", refuse("its workers do not survive a restore; make it again")),
-    ("asyncio", "Future", _refuse_future),
     ("asyncio", "AbstractEventLoop", refuse("event loops do not survive a restore; make a new one")),
     ("socket", "socket", refuse("connections do not survive a restore; connect again")),
     ("subprocess", "Popen", refuse("processes do not survive a restore; start it again")),

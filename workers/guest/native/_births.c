@@ -224,6 +224,10 @@ static PyObject *next_name(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none
     return PyUnicode_FromFormat("Task-%llu", ++names);
 }
 
+static PyObject *number(PyObject *Py_UNUSED(module), PyObject *object) {
+    return PyLong_FromSsize_t(find(object)->number);
+}
+
 static PyObject *size(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none)) { return PyLong_FromSize_t(used); }
 
 static PyMethodDef methods[] = {
@@ -234,6 +238,7 @@ static PyMethodDef methods[] = {
     {"next_name", next_name, METH_NOARGS, "next_name() -> str"},
     {"state", state, METH_NOARGS, "state() -> (number, names)"},
     {"set_state", set_state, METH_VARARGS, "set_state(number, names)"},
+    {"number", number, METH_O, "number(future) -> int, 0 if it was not hashed yet"},
     {"size", size, METH_NOARGS, "size() -> int"},
     {NULL, NULL, 0, NULL},
 };

@@ -353,6 +353,7 @@ class Run:
                 self._finish(Diverging(Divergence("delivery", message.path, line, expected, message.message)))
             case StepEnds() | StateLost():
                 self._enter(message.entered)
+                self._idle = None
                 self._stands(message)
             case Checkpoint():
                 if self._images.full():
@@ -368,6 +369,9 @@ class Run:
             check_entered(entered, self.journal.consumed, self._is_answered)
             new = self.journal.enter({"at": entered.at, "items": entered.items})
             self._owed.difference_update(item[1] for item in new if item[0] == "r")
+            if new:
+                # What it waited for may have come while it said so: then its word is older than what it did since.
+                self._idle = None
             self.recorder.enter(new)
 
     def _is_answered(self, path: str) -> bool:

@@ -207,6 +207,38 @@ def test_options_of_matplotlib(session: Session) -> None:
     session.run("assert matplotlib.rcParams['lines.linewidth'] == 1.5")
 
 
+def test_handlers_and_filters_of_loggers(session: Session) -> None:
+    session.run(
+        code("""
+        import logging, io
+        class Short(logging.Filter):
+            def filter(self, record): return len(record.getMessage()) < 6
+        class Mine(logging.StreamHandler): pass
+        out, log = io.StringIO(), logging.getLogger('app')
+        def to(stream):
+            made = Mine(stream)
+            made.setFormatter(logging.Formatter('%(name)s %(message)s'))
+            return made
+        handler = to(out); log.addHandler(handler); logging.getLogger('other').addHandler(to(out))
+        log.addFilter(Short()); handler.addFilter(lambda record: record.levelno > 10)
+        log.setLevel(10); log.warning('one'); log.debug('two'); log.warning('too long')
+        broken = to(None); broken.part = (n for n in 'ab'); logging.getLogger('broken').addHandler(broken); del broken
+        logging.disable(5)
+        """)
+    )
+    session.run(
+        code("""
+        log.warning('three'); log.debug('four'); log.warning('too long'); logging.getLogger('other').error('x')
+        assert out.getvalue() == 'app one\\napp three\\nother x\\n', out.getvalue()
+        assert log.handlers == [handler] and log is logging.getLogger('app') and type(handler) is Mine
+        assert repr(logging.getLogger('broken').handlers[0].part).startswith('<lost'), 'the deepest part alone'
+        assert logging.root.manager.disable == 5
+        logging.disable(0); log.handlers.clear(); log.filters.clear(); logging.getLogger('other').handlers.clear()
+        """)
+    )
+    session.run("assert logging.getLogger('other').handlers == [] == log.filters and not logging.root.manager.disable")
+
+
 def test_levels_of_loggers_and_options_of_pandas(session: Session) -> None:
     session.run(
         code("""

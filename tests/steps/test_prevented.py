@@ -57,9 +57,9 @@ CASES = {
     ),
     "a built-in": ("import builtins; builtins.answer = 42", "del builtins.answer", "the built-in name answer"),
     "a logger": (
-        "import logging; _h = logging.StreamHandler(); logging.getLogger('mine').addHandler(_h)",
-        "logging.getLogger('mine').removeHandler(_h); del _h",
-        "the set-up of loggers changed",
+        "_h = logging.StreamHandler(); _h.lines = (n for n in 'ab'); logging.getLogger('mine').addHandler(_h); del _h",
+        "logging.getLogger('mine').handlers.clear()",
+        "the handlers of loggers: ",
     ),
     "a finalizer": (
         "import weakref; obj = {1}.__class__.__new__(type('T', (set,), {})); fin = weakref.finalize(obj, print)",

@@ -99,6 +99,33 @@ async def test_what_has_ended_is_there_in_the_next_execution(tmp_path: Path) -> 
         assert seen.ok, seen.error
 
 
+@pytest.mark.timeout(150)
+async def test_loggers_write_their_files_as_if_nothing_had_happened(tmp_path: Path) -> None:
+    code = """
+import logging
+log = logging.getLogger("app")
+log.setLevel("INFO")
+handler = logging.FileHandler("app.log")
+handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+log.addHandler(handler)
+log.propagate = False
+for n in range(3): log.info("first %d", n)
+n = 3
+log.warning("second %d", n)
+log.debug("not this")
+log.error("third")
+open("app.log").read()
+"""
+    text = "INFO first 0\nINFO first 1\nINFO first 2\nWARNING second 3\nERROR third\n"
+    async with opened(tmp_path / "state", World(tmp_path), settings=EVERY) as client:
+        killer = Killer(client, lambda event: isinstance(event, Settled) and of_step(event))
+        result = await outcome(client, "job", code)
+        later = await outcome(client, "job", "log.info('later'); len(log.handlers), open('app.log').read()")
+    assert killer.kills > 8
+    assert (result.value, result.prevented) == (text, ()), result.error
+    assert later.value == (1, f"{text}INFO later\n")
+
+
 async def test_what_goes_on_is_still_lost_and_named(tmp_path: Path) -> None:
     code = """
 import asyncio, concurrent.futures, threading

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
 
 from perdure.engine import WorkerSettings
-from perdure.engine.events import Launched, Recorded, Recording, Settled, Settling
+from perdure.engine.events import Delivering, Launched, Recorded, Recording, Settled, Settling
 from perdure.engine.journal import Journal
 
 from .kit import World, opened, outcome
@@ -79,6 +80,31 @@ async def test_an_execution_of_many_steps_is_one_to_everybody(tmp_path: Path) ->
     assert world.effects().count("pay a") == 2
     records = [record for step in steps for record in step.children if record.kind == "call"]
     assert [record.path for record in records if record.path.startswith("main.")] == ["main.0", "main.1"]
+
+
+async def test_a_word_of_waiting_that_crossed_its_answer_parks_nobody(tmp_path: Path) -> None:
+    code = """
+import time
+first = look("a")
+end = time.monotonic() + 0.5
+while time.monotonic() < end: pass
+first
+"""
+
+    seen: list[str] = []
+
+    def late(event: Event) -> None:
+        seen.append(type(event).__name__)
+        if isinstance(event, Delivering):
+            # The guest says that it waits, and the answer is on its way before that is read.
+            time.sleep(0.05)
+
+    async with opened(tmp_path / "state", World(tmp_path), settings=EVERY) as client:
+        client._worker._services.observer = late
+        result = await outcome(client, "job", code, grants=["look"])
+    assert result.value == "a", result.error
+    assert "Delivering" in seen
+    assert "Suspending" not in seen
 
 
 class Killer:

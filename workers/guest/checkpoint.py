@@ -127,6 +127,10 @@ class Checkpoints:
         """Return what became of each name at the checkpoint made just now."""
         return self._keeper.reports()
 
+    def states_lost(self) -> dict[str, str]:
+        """Return which states of the process lost something at the checkpoint made just now, in words, and why."""
+        return self._keeper.states_lost()
+
     def manifest(self) -> dict[str, Any]:
         """Return the last checkpoint whole, as data: what all deltas up to it add up to."""
         return self._keeper.manifest()

@@ -185,24 +185,8 @@ def _defined_by_code(value: Any) -> bool:
 # --- what some libraries keep inside ---------------------------------------------------------------------
 
 
-def _loggers() -> Any:
-    logging = sys.modules.get("logging")
-    if logging is None:
-        return None
-    # Libraries give these to their loggers, as they are advised to, when they are imported.
-    silent = logging.NullHandler
-    loggers = logging.Logger.manager.loggerDict
-    told = {
-        name: (tuple(id(each) for each in logger.handlers if type(each) is not silent), tuple(map(id, logger.filters)))
-        for name, logger in list(loggers.items())
-        if isinstance(logger, logging.Logger)
-    }
-    return logging.Logger.manager.disable, {name: state for name, state in told.items() if state != ((), ())}
-
-
 #: What the code may have changed and no checkpoint keeps: the rest of these options travels with it.
 _INSIDE: dict[str, Callable[[], Any]] = {
-    "the set-up of loggers": _loggers,
     "matplotlib's rcParams": lambda: options.unkept("matplotlib"),
     "numpy's print options": lambda: options.unkept("numpy's printing"),
     "pandas' options": lambda: options.unkept("pandas"),

@@ -23,9 +23,16 @@ class Losses:
 
     def __init__(self) -> None:
         self._known: dict[str, tuple[str, str, Any, int]] = {}
+        self._states: dict[str, str] = {}
 
-    def take(self, names: Iterable[NameReport], namespace: Mapping[str, Any]) -> None:
-        """Take a checkpoint's report as the base of what follows. No value is kept alive for it."""
+    def take(
+        self, names: Iterable[NameReport], namespace: Mapping[str, Any], states: dict[str, str] | None = None
+    ) -> None:
+        """Take a checkpoint's report as the base of what follows, and which states of the process it lost.
+
+        No value is kept alive for it.
+        """
+        self._states = states or {}
         self._known = {
             each.name: (each.why, each.where, _weak(namespace[each.name]), id(namespace[each.name]))
             for each in names
@@ -40,6 +47,10 @@ class Losses:
             if self._inherited(each, namespace[each.name]):
                 continue
             yield each.name, f"{each.where}: {each.why}" if each.where else each.why
+
+    def new_states(self, states: dict[str, str]) -> Iterator[tuple[str, str]]:
+        """Yield the states of the process that would lose something now, and why."""
+        return (each for each in states.items() if each not in self._states.items())
 
     def _inherited(self, now: NameReport, value: Any) -> bool:
         why, where, weak, number = self._known.get(now.name, ("", "", None, 0))

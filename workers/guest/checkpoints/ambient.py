@@ -43,6 +43,7 @@ class Birth:
         self.filters = list(warnings.filters)
         self.recursion = sys.getrecursionlimit()
         self.loggers = _loggers()
+        self.silenced = _silenced()
 
 
 def _loggers() -> dict[str, list[Any]]:
@@ -56,6 +57,12 @@ def _loggers() -> dict[str, list[Any]]:
         for name, logger in list(module.Logger.manager.loggerDict.items())
         if type(logger) is not nobody and (logger.level or logger.disabled or not logger.propagate)
     }
+
+
+def _silenced() -> Any:
+    """Return up to which level all logging is disabled; 0 where it is not."""
+    module = sys.modules.get("logging")
+    return module.root.manager.disable if module is not None else 0
 
 
 birth = Birth()
@@ -82,9 +89,11 @@ def capture_early() -> dict[str, Any]:
         early["cwd"] = _folder()
     if sys.getrecursionlimit() != birth.recursion:
         early["recursion"] = sys.getrecursionlimit()
-    loggers = _loggers()
+    loggers, silenced = _loggers(), _silenced()
     if loggers != birth.loggers:
         early["loggers"] = loggers
+    if silenced != birth.silenced:
+        early["silenced"] = silenced
     found = options.changed()
     if found:
         early["options"] = found
@@ -142,6 +151,10 @@ def capture_late(seen: dict[str, Any] | None = None) -> dict[str, Any]:
             before = seen.get(key) if seen is not None else None
             same = before is not None and before == peek(key)
             late[key] = UNREAD if same else read_from(sys.modules[module])
+    if "logging" in sys.modules:
+        loggers = _loggers_set_up(sys.modules["logging"])
+        if loggers:
+            late["loggers"] = loggers
     if list(warnings.filters) != birth.filters:
         late["warnings"] = list(warnings.filters)
     return late
@@ -150,6 +163,31 @@ def capture_late(seen: dict[str, Any] | None = None) -> dict[str, Any]:
 def read(key: str) -> Any:
     """Return one part of `capture_late`."""
     return capture_late()[key]
+
+
+def _loggers_set_up(logging: Any) -> list[Any]:
+    """Return the loggers beside the root that hand what they are told to somebody, or hold it back.
+
+    Libraries give a handler that does nothing to their own when they are imported, as they are advised to.
+    """
+    silent = logging.NullHandler
+    return [
+        logger
+        for _, logger in sorted(logging.Logger.manager.loggerDict.items())
+        if type(logger) is not logging.PlaceHolder
+        and (logger.filters or any(type(each) is not silent for each in logger.handlers))
+    ]
+
+
+#: What to call these states; none of it is a name that a variable can have.
+WORDS = {
+    "random": "the generator of random",
+    "decimal": "the decimal context",
+    "logging": "the handlers of the root logger",
+    "loggers": "the handlers of loggers",
+    "numpy": "the generator of numpy.random",
+    "warnings": "the filters of warnings",
+}
 
 
 class _Unread:
@@ -240,6 +278,8 @@ def _is_plain_filter(each: Any) -> bool:
 def apply_late(late: dict[str, Any], early: Mapping[str, Any]) -> None:
     """Put back what `capture_late` returned, and what of `capture_early` needs libraries."""
     _set_loggers(early.get("loggers", birth.loggers))
+    if _silenced() != early.get("silenced", birth.silenced):
+        importlib.import_module("logging").disable(early.get("silenced", birth.silenced))
     options.apply({"pandas": early.get("pandas", {}), **early.get("options", {})})
     if "random" in late:
         importlib.import_module("random").setstate(late["random"])

@@ -296,6 +296,15 @@ class Keeper:
                     record.armed = self._pages.arm(record.address, record.size)
             self._library.note(unit.records())
 
+    def states_lost(self) -> dict[str, str]:
+        """Return which states of the process lost something at the last checkpoint, in words, and why."""
+        losses = {name: loss for name, loss in self._known.losses.items() if name.startswith(AMBIENT)}
+        return {
+            ambient.WORDS[name.removeprefix(AMBIENT)]: why
+            for name, (status, why, _) in losses.items()
+            if status == "lost"
+        }
+
     def reports(self) -> list[report.NameReport]:
         """Return what became of each name at the last checkpoint, which was made just now."""
         known, made = self._known, []

@@ -19,6 +19,7 @@ import types
 import weakref
 from typing import TYPE_CHECKING, Any
 
+from .lost import Lost
 from .rebuild import lost, rebuilder
 
 if TYPE_CHECKING:
@@ -296,14 +297,28 @@ def connection_again(path: str, content: bytes | None, isolation: Any) -> Any:
     return made
 
 
-def reduce_logger(_reducers: Reducers, logger: Any) -> Any:
-    state = logger.level, logger.propagate, logger.disabled, list(logger.handlers)
-    return new_logger, ("" if logger.name == "root" else logger.name,), state, None, None, set_logger
+def reduce_logger(reducers: Reducers, logger: Any) -> Any:
+    if type(logger).__module__ == "__main__":
+        reducers.rebuilt(logger, "it is a plain logger again, with the same handlers")
+    state = logger.level, logger.propagate, logger.disabled, list(logger.handlers), list(logger.filters)
+    return new_logger, ("" if logger.name == "root" else logger.name,), state, None, None, set_up_logger
 
 
 @rebuilder
 def new_logger(name: str) -> Any:
     return importlib.import_module("logging").getLogger(name)
+
+
+@rebuilder
+def set_up_logger(made: Any, state: tuple[int, bool, bool, list[Any], list[Any]]) -> None:
+    level, made.propagate, made.disabled, handlers, filters = state
+    # A stand-in in their place would raise at every word that is logged: who lacks it is told by the report.
+    made.handlers[:] = [each for each in handlers if type(each) is not Lost]
+    made.filters[:] = [each for each in filters if type(each) is not Lost]
+    made.setLevel(level)
+    logging: Any = importlib.import_module("logging")
+    for handler in made.handlers:
+        logging._addHandlerRef(handler)
 
 
 @rebuilder

@@ -168,8 +168,19 @@ def recorded(step: dict[str, Any]) -> Recorded | None:
     try:
         return Recorded.model_validate(held)
     except ValidationError as exc:
-        msg = f"a recorded checkpoint cannot be read: {exc.errors(include_url=False, include_input=False)[0]}"
+        msg = f"a recorded checkpoint cannot be read: {_in_words(exc)}"
         raise CheckpointUnusable(msg) from None
+
+
+def _in_words(problem: Exception) -> str:
+    """Return what is wrong with what was recorded: it is newer, if it has what this version does not know."""
+    if not isinstance(problem, ValidationError):
+        return str(problem)
+    wrong = problem.errors(include_url=False, include_input=False)
+    new = [".".join(map(str, each["loc"])) for each in wrong if each["type"] in ("extra_forbidden", "literal_error")]
+    if new:
+        return f"it has {', '.join(new)}, which this version of Perdure does not know: run the one that wrote it"
+    return f"{'.'.join(map(str, wrong[0]['loc']))}: {wrong[0]['msg']}"
 
 
 @dataclass(slots=True)
@@ -378,7 +389,7 @@ async def compose(promises: Promises, blobs: BlobStore, value: dict[str, Any]) -
             data = content if isinstance(content, dict) else json.loads(content)
             composed.apply(data, each.pieces())
         except (ValueError, ValidationError) as exc:
-            msg = f"a recorded checkpoint cannot be put together: {exc}"
+            msg = f"a recorded checkpoint cannot be put together: {_in_words(exc)}"
             raise CheckpointUnusable(msg) from None
         if each.workspace is not None:
             composed.workspace = each.workspace

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
-    from ..records import Beat, NameReport, TreeNode
+    from ..records import ExecutionInfo, NameReport, TreeNode
 
 __all__ = [
     "answer",
@@ -107,6 +107,8 @@ async def list_executions(state: Path, session: str | None, *, json: bool) -> No
     """Print executions, newest first."""
     async with _looking(state) as client:
         infos = await client.executions(session)
+        running = any(info.state == "running" for info in infos)
+        deserted = running and await client.attended() is False
     if json:
         for info in infos:
             _print_json(info)
@@ -114,15 +116,18 @@ async def list_executions(state: Path, session: str | None, *, json: bool) -> No
     rows = [
         [
             *(info.id, info.status or info.state, info.filename or "", ago(info.created_at)),
-            f"damaged: {info.damaged}" if info.damaged else ", ".join(info.pending) or _doing(info.beat),
+            f"damaged: {info.damaged}" if info.damaged else ", ".join(info.pending) or _doing(info, deserted=deserted),
         ]
         for info in infos
     ]
     _table(["EXECUTION", "STATE", "FILE", "STARTED", "WAITS FOR, OR DOES"], rows)
 
 
-def _doing(beat: Beat | None) -> str:
+def _doing(info: ExecutionInfo, *, deserted: bool) -> str:
     """Show what a guest was seen doing a moment ago."""
+    if info.state == "running" and deserted:
+        return "no worker is there: 'perdure worker' goes on with it"
+    beat = info.beat
     if beat is None:
         return ""
     quiet = f", said nothing for {duration(beat.quiet_seconds)}" if beat.quiet_seconds >= QUIET else ""

@@ -16,7 +16,7 @@ import pytest
 
 from perdure.engine import Client
 from perdure.engine.blobs_folder import FolderBlobs
-from perdure.engine.checkpoints import compose, recorded
+from perdure.engine.checkpoints import CheckpointUnusable, compose, recorded
 from perdure.engine.packs import FEW, MANY, Pieces, compacted, cut, holds, live
 from perdure.engine.records import Result
 from perdure.engine.upkeep import check, collect
@@ -238,3 +238,27 @@ async def test_collectors_in_other_processes_take_nothing_that_is_being_written(
         assert (await run(client, "all(hash(globals()[f'b{n}'][0]) == kept[n] for n in kept), len(a)")).value == (
             *(True, 600_000),
         )
+
+
+@pytest.mark.parametrize("where", ["the record", "what it holds", "a unit of it", "a kind of loss"])
+async def test_a_checkpoint_of_a_newer_version_says_so(where: str) -> None:
+    """A version that adds something to a checkpoint need not raise the number of its format to be told from damage."""
+    unit: dict[str, Any] = {"roots": [[1, "list", 0, 0, 0]], "stream": []}
+    data: dict[str, Any] = {"format": 2, "generation": 1, "since": 0, "units": {"1": unit}}
+    record: dict[str, Any] = {"format": 2, "generation": 1, "python": "3.13", "data": data}
+    promises: Any = None
+    assert await compose(promises, promises, {"checkpoint": record}) is not None
+    match where:
+        case "the record":
+            record["later"] = 1
+        case "what it holds":
+            data["later"] = {}
+        case "a unit of it":
+            unit["later"] = True
+        case _:
+            data["losses"] = {"later": ["asleep", "", ""]}
+    with pytest.raises(CheckpointUnusable, match=r"later.* which this version of Perdure does not know: run the one"):
+        await compose(promises, promises, {"checkpoint": record})
+    record["format"] = 3
+    with pytest.raises(CheckpointUnusable, match="has format 3, and this Perdure reads format 2: run the one"):
+        await compose(promises, promises, {"checkpoint": record})

@@ -137,6 +137,7 @@ def test_a_killed_run_goes_on_and_prints_the_rest(cli: Cli) -> None:
     process.kill()
     process.wait(PATIENCE)
     shown = out.read_text()
+    assert "no worker is there: 'perdure worker' goes on with it" in cli("ps").out
     ran = cli("run", "long.py")
     assert ran.code == 0, ran
     # Killed between the print and the note of it, the last record is shown twice; never is one left out.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import _thread
 import contextvars
 import functools
+import gc
 import importlib
 import io
 import os
@@ -57,7 +58,16 @@ def new_reentrant_lock(count: int) -> Any:
 
 
 def reduce_local(_reducers: Reducers, local: threading.local) -> Any:
-    return new_local, (type(local),), dict(vars(local)), None, None, set_local
+    """Store what this thread has of it, and what the class is initialized with in every thread that comes to it."""
+    held = gc.get_referents(local)
+    arguments = next((each for each in held if type(each) is tuple), ())
+    named = next((each for each in held if type(each) is dict and each and all(type(key) is str for key in each)), {})
+    return local_of, (type(local), arguments, named), dict(vars(local)), None, None, set_local
+
+
+@rebuilder
+def local_of(kind: type[threading.local], arguments: tuple[Any, ...], named: dict[str, Any]) -> threading.local:
+    return kind.__new__(kind, *arguments, **named)
 
 
 @rebuilder

@@ -58,7 +58,7 @@ def live(folder: Path) -> dict[str, str]:
             if few is not None and sum(map(len, delta.chunks)) > few:
                 wrong[name] = f"it cost {sum(map(len, delta.chunks))} bytes"
             sent.append((json.loads(json.dumps(delta.data)), b"".join(delta.chunks)))
-        sys.monitoring.free_tool_id(watcher.tool)
+        watcher.end()
         (folder / f"{number}.sent").write_bytes(pickle.dumps(sent))
     return wrong
 

@@ -138,7 +138,7 @@ def run(seed: int, steps: int, *, tier1: bool = False) -> int:  # noqa: PLR0915 
         sys.modules["__main__"] = main
         keeper.LOOKED_AT = looked_at
         host_packs.PAGE, host_packs.GAP = cuts
-        sys.monitoring.free_tool_id(watcher.tool)
+        watcher.end()
     return size
 
 

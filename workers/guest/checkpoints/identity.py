@@ -156,6 +156,11 @@ class PythonTable:
         for name, root in roots.items():
             self.root(values[name], root, unit_of[root])
 
+    def live(self, things: dict[str, object]) -> None:
+        """Make the objects of the runtime roots, by name; of two names of one object, the first stands for it."""
+        for key, thing in reversed(things.items()):
+            self.root(thing, key, LIVE)
+
     def never(self, thing: Any) -> None:
         """Never count `thing` as shared, wherever it is met; it must live on."""
         self._roots.setdefault(id(thing), (None, NEVER))

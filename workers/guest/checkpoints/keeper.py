@@ -16,7 +16,7 @@ from .binding import begin, bind
 from .dumping import dump
 from .glances import judge_open, parts_of
 from .hooks import unwarned
-from .identity import LIVE, Table
+from .identity import Table
 from .known import AMBIENT, FORMAT, Delta, Known, Pass, escaped
 from .losing import find_losses
 from .pieces import Library
@@ -111,8 +111,7 @@ class Keeper:
             run.dirty = set(known.units) if strict else run.expected | (self._suspects & known.units.keys())
             _read_states(known, run)
             self._table.bind(run.values, known.roots, known.unit_of, pickler.library_values)
-            for key, thing in reversed(live.items()):
-                self._table.root(thing, key, LIVE)
+            self._table.live(live)
             with unwarned():
                 dump(known, run, self._table, self._writer, live)
             delta = self._finish(run, live, early, dict(runtime or {}), dict(texts or {}))

@@ -3,6 +3,8 @@
 1. Whatever ran is known by its code object: its names, those of every definition inside it, and its closure.
 2. Where names do not say what is touched (`globals()`, frames, addresses, a generator that goes on), everything is.
 3. Python tells us of each code object once and then runs it at full speed (`sys.monitoring`).
+4. From then on only what is the session's is asked to tell again, code object by code object. If all are, Python looks
+   anew through each function of the runtime and of libraries that runs, which is a third of a small checkpoint.
 """
 
 from __future__ import annotations
@@ -29,6 +31,12 @@ UNKNOWABLE: Final = frozenset({
 _NAME: Final = "perdure"
 #: Ids that Python reserves for nobody; the first free one is taken.
 _IDS: Final = (4, 3)
+#: One more, for what is known to be the session's; the first is reserved for optimizers, of which there are none.
+_IDS_AGAIN: Final = (5, 3, 4)
+#: Where more of them ran, all are to tell again: to ask each takes two microseconds.
+MANY: Final = 100
+
+_EVENTS: Final = sys.monitoring.events.PY_START | sys.monitoring.events.PY_RESUME
 
 type CodeKey = tuple[str, int, str]
 
@@ -73,6 +81,7 @@ class Watcher:
         self._submitted = submitted
         self._now = Touched()
         self._id: int | None = None
+        self._id_again: int | None = None
         self._names: dict[types.CodeType, tuple[frozenset[str], bool, frozenset[CodeKey]]] = {}
         self._libraries = _libraries()
         # What the standard library generated for classes of the runtime: its file is "<string>", as that of what it
@@ -81,9 +90,11 @@ class Watcher:
         self._looked_at: list[str] = []
         #: Code of libraries and of the runtime, by identity; held, so that no address is given to another.
         self._foreign: dict[int, types.CodeType] = {}
-        self._started: set[types.CodeType] = set()
+        #: What of the session ran since the last time, by identity: code that is only equal is told of by itself.
+        self._started: dict[int, types.CodeType] = {}
         # One bound method for life: whoever took our place in the meantime is told apart by identity.
-        self._callbacks: tuple[Any, Any] = (self._start, self._resume)
+        events = sys.monitoring.events
+        self._callbacks: dict[int, Any] = {events.PY_START: self._start, events.PY_RESUME: self._resume}
 
     @property
     def tool(self) -> int | None:
@@ -106,47 +117,76 @@ class Watcher:
         """Start watching, unless others have taken every id there is."""
         if self._looked_at != _modules_of_the_runtime():
             self.know_runtime()
-        monitoring = sys.monitoring
-        for number in _IDS:
-            if monitoring.get_tool(number) is None:
-                monitoring.use_tool_id(number, _NAME)
-                events = monitoring.events
-                monitoring.register_callback(number, events.PY_START, self._callbacks[0])
-                monitoring.register_callback(number, events.PY_RESUME, self._callbacks[1])
-                monitoring.set_events(number, events.PY_START | events.PY_RESUME)
-                self._id = number
-                break
-        self._next()
+        if self._id is None:
+            self._id = self._listen(_IDS)
+            if self._id is not None:
+                sys.monitoring.set_events(self._id, _EVENTS)
+        if self._id_again is None:
+            self._id_again = self._listen(_IDS_AGAIN)
+        self._next(everything=True)
+
+    def end(self) -> None:
+        """Watch no more, and give back the ids."""
+        for number in (self._id, self._id_again):
+            if number is not None and sys.monitoring.get_tool(number) == _NAME:
+                sys.monitoring.set_events(number, 0)
+                for event in self._callbacks:
+                    sys.monitoring.register_callback(number, event, None)
+                sys.monitoring.free_tool_id(number)
+        self._id = self._id_again = None
+
+    def _listen(self, numbers: tuple[int, ...]) -> int | None:
+        """Take the first id that is free; None if none is."""
+        for number in numbers:
+            if sys.monitoring.get_tool(number) is None:
+                sys.monitoring.use_tool_id(number, _NAME)
+                for event, callback in self._callbacks.items():
+                    sys.monitoring.register_callback(number, event, callback)
+                return number
+        return None
 
     def take(self) -> Touched:
         """Return what was touched since the last time, and watch on."""
         now = self._now
-        if not self._ours():
-            now.everything = True
+        mine = self._ours(self._id, _EVENTS)
+        if not mine:
             self._id = None
-            self.begin()
+        again = self._id_again is None or self._ours(self._id_again, 0)
+        if not again:
+            self._id_again = None
+        # Code that can take away what watches it can do so for single functions, too.
+        now.everything |= not (mine and again)
+        if mine and again:
+            self._next(everything=now.everything)
         else:
-            self._next()
+            self.begin()
         return now
 
     def touch(self, names: Iterable[str]) -> None:
         """Note names that are bound by other than code: variables from outside."""
         self._now.names.update(names)
 
-    def _next(self) -> None:
+    def _next(self, *, everything: bool) -> None:
+        """Have what ran tell again when it runs again; with `everything`, whatever it is."""
         self._now = Touched()
-        self._started = set()
-        sys.monitoring.restart_events()
+        started, self._started = self._started, {}
+        number = self._id_again
+        if everything or number is None or len(started) > MANY:
+            sys.monitoring.restart_events()
+        if number is not None:
+            local = sys.monitoring.set_local_events
+            for code in started.values():
+                local(number, code, 0)
+                local(number, code, _EVENTS)
 
-    def _ours(self) -> bool:
+    def _ours(self, number: int | None, events: int) -> bool:
         """Whether nobody took the id away, or listens in our place: code of the session can do both."""
-        monitoring, number = sys.monitoring, self._id
+        monitoring = sys.monitoring
         if number is None or monitoring.get_tool(number) != _NAME:
             return False
-        events = monitoring.events
-        wanted = ((events.PY_START, self._callbacks[0]), (events.PY_RESUME, self._callbacks[1]))
+        wanted = self._callbacks.items()
         replaced = [monitoring.register_callback(number, event, mine) is not mine for event, mine in wanted]
-        return not any(replaced) and monitoring.get_events(number) == events.PY_START | events.PY_RESUME
+        return not any(replaced) and monitoring.get_events(number) == events
 
     def _start(self, code: types.CodeType, _offset: int) -> Any:
         # By identity: the hash of a code object is computed from all of it, and the runtime's own starts every time.
@@ -155,7 +195,8 @@ class Watcher:
         return sys.monitoring.DISABLE
 
     def _resume(self, code: types.CodeType, _offset: int) -> Any:
-        if self._note(code) and code not in self._started:
+        started = id(code) in self._started
+        if self._note(code) and not started:
             self._now.resumed = True
         return sys.monitoring.DISABLE
 
@@ -178,7 +219,7 @@ class Watcher:
             if len(self._names) > 1 << 14:
                 self._names = {}
             known = self._names[code] = names, opaque, _inner(code)
-        self._started.add(code)
+        self._started[id(code)] = code
         now.names |= known[0]
         now.code.add(_key(code))
         now.everything |= known[1]

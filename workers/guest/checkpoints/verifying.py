@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import ambient, pickler
 from .hooks import unwarned
-from .identity import DIGEST, LIVE, changed_names, digests, plain_names
+from .identity import DIGEST, changed_names, digests, plain_names
 from .known import AMBIENT
 from .lost import Lost
 from .pieces import BLOCK
@@ -96,8 +96,7 @@ class Verifying:
         writer.begin(self._namespace, watch, hooks=False)
         try:
             self._table.bind(values, known.roots, known.unit_of, pickler.library_values)
-            for key, thing in live.items():
-                self._table.root(thing, key, LIVE)
+            self._table.live(dict(live))
             names = {root: name for name, root in reversed(known.roots.items())}
             with unwarned():
                 asked, differs = self._asked, self._differs

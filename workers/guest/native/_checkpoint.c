@@ -80,11 +80,14 @@ static int map_add(Map *map, Entry *free, PyObject *object, PyObject *pid, long 
     return -1;
 }
 
+/* Entries that an emptied map has room for: those of a small checkpoint, which stay in the nearest cache. */
+#define FEW 256
+
 /* Let go of what a map holds; finalizers that run on the way find it empty. */
 static int map_drop(Map *map, int owns) {
     if (!map->used) return 0;
     Map old = *map;
-    if (map_make(map, 1024) < 0) {
+    if (map_make(map, FEW) < 0) {
         *map = old;
         PyErr_NoMemory();
         return -1;
@@ -303,6 +306,23 @@ static PyObject *table_bind(Table *self, PyObject *args) {
     Py_RETURN_NONE;
 }
 
+/* Make the objects of the runtime roots that are met everywhere; of two keys of one object, the first stands for it. */
+static PyObject *table_live(Table *self, PyObject *live) {
+    PyObject *key, *object;
+    Py_ssize_t at = 0;
+    if (!PyDict_Check(live)) return PyErr_Format(PyExc_TypeError, "a dict is expected");
+    while (PyDict_Next(live, &at, &key, &object)) {
+        Entry *entry = map_find(&self->roots, object);
+        if (!entry->object) {
+            if (map_add(&self->roots, entry, object, Py_NewRef(key), LIVE) < 0) return NULL;
+        } else if (entry->unit != LIVE) {
+            Py_XSETREF(entry->pid, Py_NewRef(key));
+            entry->unit = LIVE;
+        }
+    }
+    Py_RETURN_NONE;
+}
+
 static PyObject *table_never(Table *self, PyObject *object) {
     Entry *entry = map_find(&self->roots, object);
     if (!entry->object && map_add(&self->roots, entry, object, NULL, NEVER) < 0) return NULL;
@@ -364,8 +384,8 @@ static PyObject *table_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUS
     self->pairs = PySet_New(NULL);
     self->joined = PyDict_New();
     self->layouts = PyList_New(0);
-    if (!self->hits || !self->pairs || !self->joined || !self->layouts || map_make(&self->roots, 1024) < 0 ||
-        map_make(&self->seen, 1024) < 0 || map_make(&self->types, 1024) < 0 || map_make(&self->noted, 64) < 0 ||
+    if (!self->hits || !self->pairs || !self->joined || !self->layouts || map_make(&self->roots, FEW) < 0 ||
+        map_make(&self->seen, FEW) < 0 || map_make(&self->types, 1024) < 0 || map_make(&self->noted, 64) < 0 ||
         map_make(&self->open, 64) < 0 || map_make(&self->parted, 16) < 0) {
         Py_DECREF(self);
         return PyErr_NoMemory();
@@ -375,7 +395,7 @@ static PyObject *table_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUS
 
 static PyMethodDef table_methods[] = {
     {"begin", (PyCFunction)table_begin, METH_O, NULL},   {"root", (PyCFunction)table_root, METH_VARARGS, NULL},
-    {"bind", (PyCFunction)table_bind, METH_VARARGS, NULL},
+    {"bind", (PyCFunction)table_bind, METH_VARARGS, NULL}, {"live", (PyCFunction)table_live, METH_O, NULL},
     {"segment", (PyCFunction)table_segment, METH_O, NULL}, {"glance", (PyCFunction)table_glance, METH_O, NULL},
     {"never", (PyCFunction)table_never, METH_O, NULL},   {"clear", (PyCFunction)table_clear, METH_NOARGS, NULL},
     {"join", (PyCFunction)table_join, METH_VARARGS, NULL}, {"forget", (PyCFunction)table_forget, METH_NOARGS, NULL},

@@ -108,21 +108,21 @@ async def collect(
     with held(substrate.folder):
         size = substrate.folder.database.stat().st_size
         needs = await _needs(promises)
-        heads = await network.collect(before, needs.note, remove=False)
-        removed = 0
+        gone = await network.collect(before, needs.note, remove=False)
         if remove:
             for session, n in needs.doomed.items():
                 await ensure_session(promises, session, first=n + 1)
             for head in needs.heads:
                 await _settle_rest(network, promises, head)
-            removed = (await network.collect(before, needs.keep)).promises
+            # Counted anew: what held a tree may just have been settled.
+            gone = await network.collect(before, needs.keep)
         live = await named_blobs(network, substrate.blobs)
         blobs, blob_bytes = await substrate.blobs.collect(live.__contains__, now - grace, remove=remove)
         if remove:
             await substrate.blobs.sweep(now, max(grace, ABANDONED_SECONDS))
             await network.vacuum()
         shrunk = max(0, size - substrate.folder.database.stat().st_size)
-        return Collected(heads.trees, removed if remove else heads.promises, blobs, blob_bytes, shrunk)
+        return Collected(gone.trees, gone.promises, blobs, blob_bytes, shrunk)
 
 
 async def _settle_rest(network: SqliteConnection, promises: Promises, execution: str) -> None:

@@ -271,9 +271,9 @@ def _merged(done: Done, brought: Variables | None) -> Merged | None:
 def _notes(run: Run) -> tuple[str, ...]:
     notes = [
         f"{call} was open when the code ended: it is closed, and whoever still waits for it gets CallCancelled"
-        for call in run.closed[:CLOSED_NAMED]
+        for call in run.calls.closed[:CLOSED_NAMED]
     ]
-    if more := len(run.closed) - len(notes):
+    if more := len(run.calls.closed) - len(notes):
         notes.append(f"and so were {more} more calls")
     if differing := run.differing + run.journal.differing_writes:
         notes.append(f"{differing} writes differed on replay from what had been shown; the log keeps what was shown")

@@ -246,7 +246,8 @@ class Handlers:
         """Run the handler, again where the policy allows it."""
         retry = 0
         while True:
-            await self._until_leased()
+            if self.scope.lease_left() <= 0:
+                await self._until_leased()
             try:
                 return await self._call(bound.capability.handler, bound, request, retry)
             except _NotBegun:

@@ -26,12 +26,13 @@ from perdure.engine.sessions import Base, last_step, seed_of
 from .deaths import Deaths, place_of
 from .divergences import divergence_error
 from .endings import Ending, closed_by, succeeded
+from .ends import Diverging, Ended, Losing, Resting, Stepping
 from .guests import GuestDied, GuestFailed, WorkspaceTaken
 from .link import LinkClosed
 from .messages import ProtocolViolation, StateLost
 from .orders import Execute
 from .pool import Idle, Parked
-from .run import Diverging, Ended, Losing, Resting, Run, Stepping
+from .run import Run
 from .starting import fresh_guest
 from .stopping import WHY, bounded, seconds_of
 from .totals import Totals
@@ -234,7 +235,7 @@ class Tenure:
         run.kept = self._kept
         run.strict = job.submission.strict_output
         limits = job.head.settings.limits
-        run.most_calls = limits.open_calls
+        run.calls.most = limits.open_calls
         run.recorder.most = limits.output_characters + limits.display_bytes + SAID_OF_CUTS
         order = await self._message()
         # A guest of the first run had what this one lacks; it may not go on as if it had been lost then.

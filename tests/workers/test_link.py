@@ -350,3 +350,30 @@ def outcome(pieces: list[bytes]) -> list[str]:
     except ProtocolViolation as problem:
         heard.append(str(problem))
     return heard
+
+
+async def test_what_is_sent_to_a_guest_that_reads_slowly_comes_whole_and_in_order() -> None:
+    ours, theirs = socket.socketpair()
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    link = await Link.over(ours)
+    theirs.setblocking(False)
+    texts = [dumped({"t": "reply", "path": f"main.{n}", "value": "x" * (n * 37 % 5000)}) for n in range(200)]
+    idle = [link.idle]
+    for each in texts:
+        link.send_text_now(each)
+    idle.append(link.idle)
+    heard = b""
+    async with asyncio.timeout(10):
+        while len(heard) < sum(HEADER.size + len(each) for each in texts):
+            heard += await asyncio.get_running_loop().sock_recv(theirs, 1000)
+    for number, each in enumerate(texts, 1):
+        length, kind, counted, _ = HEADER.unpack_from(heard)
+        assert (length, kind, counted) == (COUNTED + len(each), 0, number)
+        assert heard[HEADER.size : 4 + length] == each
+        heard = heard[4 + length :]
+    assert not heard
+    assert [*idle, link.idle] == [True, False, True], "the socket was to be full in between"
+    theirs.close()
+    with pytest.raises(LinkClosed):
+        link.send_text_now(texts[0])
+    link.close()

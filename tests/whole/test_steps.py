@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections import Counter
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -127,7 +128,8 @@ class Killer:
             self.replayed.append(event.replayed)
         elif self._when(event) and self._guest and str(event) not in self._done:
             self._done.add(str(event))
-            os.kill(self._guest, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # It is dead already: two of these come before a new one is there.
+                os.kill(self._guest, signal.SIGKILL)
 
 
 def of_step(event: Event) -> bool:

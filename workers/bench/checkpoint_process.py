@@ -90,7 +90,7 @@ class Measure:
 
     def step(self, case: str, code: str, times: int, *, write: bool = True) -> None:
         """Time a checkpoint after some code, so many times."""
-        taken, stopped, written, beside = [], [], [], []
+        taken, stopped, written, beside, commits = [], [], [], [], []
         for count in range(times):
             self.watcher.take()
             self.run(code.replace("COUNT", str(count)))
@@ -100,9 +100,13 @@ class Measure:
             written.append(self.disk.write(delta) if write else 0)
             taken.append(time.perf_counter() - began)
             beside.append(written[-1] - sum(map(len, delta.chunks)))
+            if write:
+                commits.append(self.commit())
         self.seconds[case] = statistics.median(taken)
         self.seconds[f"{case} stop"] = statistics.median(stopped)
         if write:
+            # Beside each of them: a disk that others use, too, is not as fast a second later.
+            self.seconds[f"{case} commit"] = statistics.median(commits)
             self.bytes[case] = round(statistics.median(written))
             self.bytes[f"{case} beside"] = round(statistics.median(beside))
 
@@ -128,14 +132,15 @@ class Measure:
         self.restores(manifest, packs)
 
     def commits(self) -> None:
-        """Time what no durable checkpoint can be below: a commit of as many bytes as a small one has."""
+        """Time what no durable checkpoint can be below."""
+        self.seconds["commit"] = statistics.median(self.commit() for _ in range(100))
+
+    def commit(self) -> float:
+        """Time a commit of as many bytes as a small checkpoint has."""
         empty = type("Empty", (), {"data": {"small": "x" * 200}, "chunks": []})
-        taken = []
-        for _ in range(100):
-            began = time.perf_counter()
-            self.disk.write(empty)
-            taken.append(time.perf_counter() - began)
-        self.seconds["commit"] = statistics.median(taken)
+        began = time.perf_counter()
+        self.disk.write(empty)
+        return time.perf_counter() - began
 
     def loops(self) -> None:
         alone, watched = [], []
@@ -182,12 +187,12 @@ class Measure:
             began = time.perf_counter()
             again.restore(manifest, memory)
             taken.append(time.perf_counter() - began)
+            del memory, again
         self.seconds["restore"] = min(taken)
         for heavy in ("recs", "ints"):
             number = manifest["names"].pop(heavy)[0]
             manifest["units"] = {key: unit for key, unit in manifest["units"].items() if unit["roots"][0][0] != number}
         arrays, first = [], []
-        del memory, again
         # A guest that restores holds nothing else: the collector has nothing of ours to walk through.
         gc.collect()
         gc.freeze()

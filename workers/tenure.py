@@ -69,6 +69,8 @@ class Tenure:
         #: The step whose checkpoint the current step starts from, and its value; nothing at the session's birth.
         self._base = job.base
         self._deaths = Deaths([])
+        #: Whether it had been asked to stop when this attempt began: it does nothing first that it might regret.
+        self._cancelled_before = False
         #: Whether a guest that was kept from before served this execution: it may have held what its checkpoint lacks.
         self._kept = False
         #: What stood around the step's first guest.
@@ -82,8 +84,10 @@ class Tenure:
             return Result.model_validate(found.value["result"])
         self._take(found)
         run = await self._parked()
-        if run is not None and await self._is_cancelled():
-            self._live.stop = self._live.stop or "cancelled"
+        if self._cancelled_before and not (run or self._step or records):
+            message = "it was cancelled before any of it ran"
+            reason = ErrorInfo(type="Cancelled", message=message, module="perdure")
+            return await self._fail(None, "cancelled", reason, stop="stopped")
         while True:
             try:
                 run = self._live.run = run or await self._launch(records)
@@ -147,9 +151,11 @@ class Tenure:
         session, version = self._job.id.session, self._job.head.version
         self._isolation = recorded(await self._services.source(self._job.head.settings))
         self._kept = self._services.pool.holds_idle(session, self._base.step, version)
-        self._deaths, records, first = await asyncio.gather(
-            Deaths.read(self._attempt), self._records(), self._begin_step()
+        self._deaths, records, first, self._cancelled_before = await asyncio.gather(
+            Deaths.read(self._attempt), self._records(), self._begin_step(), self._is_cancelled()
         )
+        if self._cancelled_before:
+            self._live.stop = self._live.stop or "cancelled"
         if not first.settled or first.value["final"]:
             return first, records
         last = await last_step(self._attempt.get, self._attempt.id, first)

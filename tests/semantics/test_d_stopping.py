@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from perdure.engine import Client
 from perdure.engine.errors import SessionBusy, StateUnusable
 from perdure.engine.life import TABLE, after
-from tests.whole.kit import kill_guests, zombies
+from tests.whole.kit import World, kill_guests, opened, outcome, zombies
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from .kit import Talk
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -158,6 +161,32 @@ async def test_d1_what_catches_a_cancel_gets_to_the_end_of_its_statement_and_no_
     assert (result.status, result.stop) == ("cancelled", "stopped")
     after = await talk.run("caught")
     assert (after.value, after.kept_guest) == ("Cancelled", True)
+
+
+async def test_d1_a_cancel_that_was_asked_for_while_no_worker_was_there_comes_first(tmp_path: Path) -> None:
+    """Of what had not begun nothing runs; what had is replayed to where it was, and stopped there."""
+    world = World(tmp_path)
+    async with Client.open(tmp_path / "state", worker=False, capabilities=world.capabilities()) as client:
+        execution = await (await client.session("new", grants=["pay"])).submit("pay('first')\n'ran'")
+        assert await execution.cancel() is None
+    async with opened(tmp_path / "state", world) as client, asyncio.timeout(30):
+        result = await client.execution(execution.id).result()
+        assert (result.status, result.stop) == ("cancelled", "stopped")
+        assert result.error is not None
+        assert result.error.message == "it was cancelled before any of it ran"
+        assert world.effects() == []
+        assert (await outcome(client, "new", "1 + 1")).value == 2
+        begun = await (await client.session("begun", grants=["pay", "look"])).submit(
+            "pay('once')\nlook('x', 1000)\npay('never')"
+        )
+        while not [node for step in (await begun.tree()).children for node in step.children if "x" in node.label]:
+            await asyncio.sleep(0.01)
+    async with Client.open(tmp_path / "state", worker=False, capabilities=world.capabilities()) as client:
+        assert await client.execution(begun.id).cancel() is None
+    async with opened(tmp_path / "state", world) as client, asyncio.timeout(30):
+        result = await client.execution(begun.id).result()
+        assert (result.status, result.stop) == ("cancelled", "stopped"), result
+        assert world.effects() == ["pay once"]
 
 
 async def test_d1_a_cancel_before_the_code_runs_is_not_lost(talk: Talk) -> None:

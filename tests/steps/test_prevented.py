@@ -217,3 +217,11 @@ def checkpoint_of(host: Host, since: int) -> dict[str, Any]:
     (size,) = LENGTH.unpack_from(content)
     data: dict[str, Any] = json.loads(content[LENGTH.size : LENGTH.size + size])
     return data
+
+
+def test_what_a_with_statement_leaves_behind_keeps_no_step_from_ending(host: Host) -> None:
+    code = (
+        "with open('left.txt', 'w') as f: _n = f.write('a')\nwith open('left.txt') as f: x = f.read()\ny = 2\ndel f\ny"
+    )
+    steps, prevented = steps_and_reasons(host, code)
+    assert (steps, prevented) == ([1, 2, 3, 4], [])

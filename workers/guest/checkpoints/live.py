@@ -85,8 +85,7 @@ def set_local(made: threading.local, state: dict[str, Any]) -> None:
 
 def reduce_file(reducers: Reducers, file: Any) -> Any:
     if file.closed:
-        reducers.rebuilt(file, "it was closed, and is a closed file again")
-        return closed_file, (str(getattr(file, "name", "")),)
+        return _reduce_closed(reducers, file)
     name = getattr(file, "name", None)
     if not isinstance(name, str):
         return reducers.lose(file, f"it was open on descriptor {name}, which has no path to open again")
@@ -105,13 +104,47 @@ def reduce_file(reducers: Reducers, file: Any) -> Any:
 
 def _mode(file: Any, *, text: bool) -> str:
     """Return the mode to open a file with again: as it was, but never one that empties it."""
-    raw: Any = file
-    while type(raw) is not io.FileIO:
-        raw = raw.buffer if type(raw) is io.TextIOWrapper else raw.raw
-    mode = raw.mode.replace("b", "")
+    mode: str = _raw_of(file).mode.replace("b", "")
     if mode != "r" and "a" not in mode:
         mode = "r+"
     return mode + ("" if text else "b")
+
+
+def _raw_of(file: Any) -> Any:
+    raw: Any = file
+    while type(raw) is not io.FileIO:
+        raw = raw.buffer if type(raw) is io.TextIOWrapper else raw.raw
+    return raw
+
+
+def _reduce_closed(reducers: Reducers, file: Any) -> Any:
+    """Store a file that is closed: scripts leave one in a variable with every ``with open(...) as file``."""
+    try:
+        mode = _raw_of(file).mode
+    except AttributeError:
+        # Text over something else, as gzip opens it.
+        mode = "rb"
+    if "x" in mode:
+        mode = mode.replace("x", "w")
+        if type(file) is not io.TextIOWrapper:
+            reducers.rebuilt(file, "it was closed, and is a closed file again, of mode 'wb'")
+    text = (file.encoding, file.errors) if type(file) is io.TextIOWrapper else None
+    return file_closed, (type(file), getattr(file, "name", None), mode, text, getattr(file, "mode", None))
+
+
+@rebuilder
+def file_closed(kind: type, name: Any, mode: str, text: tuple[str, str] | None, shown: str | None) -> Any:
+    raw: Any = io.FileIO(os.devnull, mode)
+    if name is not None:
+        raw.name = name
+    made: Any = raw
+    if kind is not io.FileIO:
+        over = io.BufferedRandom if "+" in mode else io.BufferedReader if "r" in mode else io.BufferedWriter
+        made = over(raw) if text is None else io.TextIOWrapper(over(raw), *text)
+        if text is not None and shown is not None:
+            made.mode = shown
+    made.close()
+    return made
 
 
 @rebuilder
@@ -311,7 +344,8 @@ def _path_of(connection: Any) -> str:
     try:
         cursor = connection.cursor()
         cursor.row_factory = None
-        return next(path for _, name, path in cursor.execute("pragma database_list") if name == "main")  # type: ignore[no-any-return]
+        path: str = next(path for _, name, path in cursor.execute("pragma database_list") if name == "main")
+        return path
     finally:
         connection.text_factory = texts
 

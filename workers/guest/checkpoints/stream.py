@@ -54,7 +54,9 @@ def _by_number(number: int) -> bytes:
 
 def without_frames(data: bytes) -> bytes:
     """Return one pickle without its frames."""
-    parts = [data[:_HEAD]]
+    # Views: a copy of a value of four gigabytes, and then another, is more than a session may have of memory.
+    view = memoryview(data)
+    parts = [view[:_HEAD]]
     at, size = _HEAD, len(data)
     while at < size:
         if data[at] == _FRAME_OPCODE:
@@ -64,7 +66,7 @@ def without_frames(data: bytes) -> bytes:
         else:
             # What is too large for a frame stands between two of them, after opcode and length.
             end = at + _unframed(data, at)
-        parts.append(data[at:end])
+        parts.append(view[at:end])
         at = end
     return b"".join(parts)
 

@@ -225,3 +225,9 @@ def test_what_a_with_statement_leaves_behind_keeps_no_step_from_ending(host: Hos
     )
     steps, prevented = steps_and_reasons(host, code)
     assert (steps, prevented) == ([1, 2, 3, 4], [])
+
+
+def test_an_error_that_is_kept_keeps_no_step_from_ending(host: Host) -> None:
+    code = "try: 1 / 0\nexcept ZeroDivisionError as e: kept = [e]\nx = 1\ny = str(kept[0])\ny"
+    steps, prevented = steps_and_reasons(host, code)
+    assert (steps, prevented) == ([1, 2, 3], [])

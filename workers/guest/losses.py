@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING, Any
 
+from .checkpoints import tracebacks
 from .checkpoints.recompute import REMADE
 
 if TYPE_CHECKING:
@@ -14,8 +15,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Losses"]
 
-#: What is remade so that nobody can tell: a file of the workspace, opened again where it stood.
-_EXACT = ("is opened again where it stood", REMADE)
+#: What is remade so that nobody can tell: a file of the workspace, opened again where it stood. And what hardly anybody
+#: asks for, where every error that a script keeps would hold its step open: variables of frames that have ended.
+_EXACT = ("is opened again where it stood", REMADE, tracebacks.WHY)
 
 
 class Losses:

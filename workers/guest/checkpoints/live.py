@@ -411,23 +411,36 @@ def set_logger(made: Any, state: tuple[int, bool, bool, list[Any]]) -> None:
 
 
 def reduce_exception(reducers: Reducers, error: BaseException) -> Any:
-    """Store an exception with its cause, context and notes; its traceback becomes text in a note of its own."""
+    """Store an exception with its cause, context, notes and traceback."""
     if type(error).__reduce__ not in _PLAIN_REDUCTIONS or type(error).__reduce_ex__ is not object.__reduce_ex__:
-        from .pickler import reduce_by_hook
-
-        return reduce_by_hook(reducers, error)
+        return _reduce_by_own_words(reducers, error)
     state = dict(vars(error))
-    if error.__traceback__ is not None:
-        reducers.rebuilt(error, "its traceback is kept as text, in __lost_traceback__")
-        import traceback
-
-        state["__lost_traceback__"] = "".join(traceback.format_exception(error, chain=False))
     links = error.__cause__, error.__context__, error.__suppress_context__
     arguments = error.__reduce__()[1]
+    whole = state, error.args, links, error.__traceback__
     if isinstance(type(error).__init__, types.FunctionType):
         # Its own __init__ may want other arguments than those it passed on: it already ran.
-        return bare_exception, (type(error), *error.args), (state, error.args, links), None, None, exception_state
-    return type(error), arguments, (state, error.args, links), None, None, exception_state
+        return bare_exception, (type(error), *error.args), whole, None, None, set_exception
+    return type(error), arguments, whole, None, None, set_exception
+
+
+def _reduce_by_own_words(reducers: Reducers, error: BaseException) -> Any:
+    """Store an exception the way its class says, with what no class says: what it was raised from and through."""
+    from .pickler import reduce_by_hook
+
+    reduced = reduce_by_hook(reducers, error)
+    around = error.__cause__, error.__context__, error.__suppress_context__, error.__traceback__
+    if type(reduced) is str or reduced[0] is lost or any(reduced[3:]) or not any(around):
+        return reduced
+    state = reduced[2] if len(reduced) > len(("make", "arguments")) else None
+    return reduced[0], reduced[1], (state, around), None, None, set_raised
+
+
+@rebuilder
+def set_raised(made: BaseException, state: tuple[Any, tuple[Any, Any, bool, Any]]) -> None:
+    own, (made.__cause__, made.__context__, made.__suppress_context__, made.__traceback__) = state
+    if own is not None:
+        made.__setstate__(own)
 
 
 _PLAIN_REDUCTIONS = [
@@ -438,6 +451,14 @@ _PLAIN_REDUCTIONS = [
 @rebuilder
 def bare_exception(kind: type[BaseException], *arguments: Any) -> BaseException:
     return kind.__new__(kind, *arguments)
+
+
+@rebuilder
+def set_exception(
+    made: BaseException, state: tuple[dict[str, Any], tuple[Any, ...], tuple[Any, Any, bool], Any]
+) -> None:
+    exception_state(made, state[:3])
+    made.__traceback__ = state[3]
 
 
 @rebuilder

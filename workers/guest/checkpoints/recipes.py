@@ -14,7 +14,7 @@ import types
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from . import arrays, definitions, ended, live, rebuild
+from . import arrays, definitions, ended, live, rebuild, tracebacks
 from .lost import Lost, describe, kept_of
 from .salvage import reduced
 
@@ -100,7 +100,7 @@ REDUCERS: dict[type, Recipe] = {
     types.CoroutineType: _refuse_suspended,
     types.AsyncGeneratorType: _refuse_suspended,
     types.FrameType: refuse("stack frames do not survive a restore"),
-    types.TracebackType: refuse("tracebacks do not survive a restore; keep traceback.format_exc() instead"),
+    types.TracebackType: tracebacks.reduce_traceback,
     weakref.ref: reduce_weak_reference,
     weakref.ProxyType: reduce_weak_proxy,
     weakref.CallableProxyType: reduce_weak_proxy,

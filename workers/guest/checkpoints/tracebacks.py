@@ -25,6 +25,8 @@ WHY = "the frames it leads through have no variables any more"
 
 _MAGIC = importlib.util.MAGIC_NUMBER.hex()
 _NOP = bytes((dis.opmap["NOP"], 0))
+#: An entry of a line table (PEP 626) that says nothing of so many units of code.
+_NOWHERE, _UNITS = b"\xff", 8
 
 
 def reduce_traceback(reducers: Reducers, traceback: TracebackType) -> Any:
@@ -88,6 +90,6 @@ def _stand_in(magic: str, file: str, name: str, qualname: str, first: int, table
         co_name=name,
         co_qualname=qualname,
         co_firstlineno=first,
-        co_linetable=table if magic == _MAGIC else b"",
+        co_linetable=table if magic == _MAGIC else _NOWHERE * (size // len(_NOP) // _UNITS + 1),
         co_code=code.co_code + _NOP * ((size - len(code.co_code)) // len(_NOP)),
     )

@@ -14,8 +14,8 @@ from pydantic import ValidationError
 from perdure.capabilities.errors import UnknownGrant
 from perdure.capabilities.registry import intersect
 from perdure.engine.checkpoints import compose
-from perdure.engine.errors import InvalidName
-from perdure.engine.ids import parse_execution
+from perdure.engine.errors import InvalidName, PerdureError
+from perdure.engine.ids import parse_execution, step_id
 from perdure.engine.sessions import base_of, ensure_session
 from perdure.engine.settings import Submission
 
@@ -30,8 +30,15 @@ if TYPE_CHECKING:
 __all__ = ["Job", "Refused", "admit"]
 
 
+#: Attempts that give an execution back whose capability their worker does not know, before it is refused: with the
+#: pauses between them some seconds, in which a worker that knows it takes it.
+TRIES = 4
 #: Names that a refusal shows.
 SHOWN_NAMES = 10
+
+
+class CapabilityUnknown(PerdureError):
+    """This worker does not know a capability that the session was granted."""
 
 
 class Refused(Exception):
@@ -53,8 +60,11 @@ class Job:
     grants: tuple[str, ...]
 
 
-async def admit(services: Services, execution: str, raw: list[Any], *, first: bool = True) -> Job:
-    """Check a submission against what is recorded. Raises Refused; PerdureError if it is not the first attempt."""
+async def admit(services: Services, execution: str, raw: list[Any], *, version: int = 1) -> Job:
+    """Check a submission against what is recorded. Raises Refused; PerdureError for what another attempt may have.
+
+    `version` counts the attempts, from 1.
+    """
     id, submission = _parsed(execution, raw)
     promises = services.promises
     base, head = await asyncio.gather(base_of(promises, id.session, id.n), ensure_session(promises, id.session))
@@ -76,9 +86,14 @@ async def admit(services: Services, execution: str, raw: list[Any], *, first: bo
         await services.source(head.settings)
         services.describe(grants)
     except UnknownGrant as exc:
+        # Every worker of a state takes every execution, and a command starts one too: another may know it. What has
+        # begun has been in the hands of one that does.
+        if version < TRIES or await promises.get(step_id(execution, 0), strict=False) is not None:
+            msg = f"{exc}. Another worker of this state may know it: the execution is given back"
+            raise CapabilityUnknown(msg) from None
         raise Refused(type(exc).__name__, str(exc)) from None
     except (SandboxUnavailable, InterpreterUnusable) as exc:
-        if not first:
+        if version > 1:
             # It has begun, perhaps where more is to be had: nothing of it is lost, and it goes on when it can.
             raise
         raise Refused(type(exc).__name__, str(exc)) from None

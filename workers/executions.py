@@ -94,7 +94,7 @@ class Executions:
             await asyncio.sleep(BACK_OFF)
             raise AttemptLost("the worker is stopping")
         try:
-            job = await admit(self._services, attempt.id, submission, first=attempt.version == 1)
+            job = await admit(self._services, attempt.id, submission, version=attempt.version)
         except (*DAMAGED, StateUnusable) as exc:
             return await without_base(self._services, attempt, exc)
         except (OSError, MemoryError, PerdureError) as exc:

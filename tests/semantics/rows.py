@@ -157,6 +157,7 @@ ROWS: dict[str, tuple[str, tuple[str, ...]]] = {
             "test_d1_a_cancel_before_the_code_runs_is_not_lost",
             "test_d1_what_waits_is_stopped_where_it_waits",
             "test_d1_nobody_to_stop_it_is_said_and_the_request_stands",
+            "test_d1_a_cancel_that_was_asked_for_while_no_worker_was_there_comes_first",
             "test_d1_a_store_that_does_not_answer_is_not_nobody_who_stops_it",
         ),
     ),

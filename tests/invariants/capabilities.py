@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,16 @@ class Outside:
 
     async def ask(self, do: str, name: str, what: Any, key: str, ctx: CallContext, behind: str = "") -> int:
         """Have something done, or looked up; return how often that key was seen before."""
+        began = time.monotonic()
         reader, writer = await asyncio.open_unix_connection(self.folder / SOCKET)
         request = {"do": do, "session": ctx.session, "name": name, "what": str(what), "key": key, "behind": behind}
-        by = {"attempt": ctx.attempt, "execution": ctx.execution, "worker": os.getpid(), "retry": ctx.retry}
+        by: dict[str, Any] = {
+            "attempt": ctx.attempt,
+            "execution": ctx.execution,
+            "worker": os.getpid(),
+            "retry": ctx.retry,
+        }
+        by["began"] = began
         try:
             writer.write(json.dumps(request | by).encode() + b"\n")
             return int(json.loads(await reader.readline())["before"])

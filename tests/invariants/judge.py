@@ -5,7 +5,8 @@
 2. ``repeat``: one key for each call of the undisturbed run, at least once, more often only if its handler was lost, or
    gave no outcome in its time.
 3. ``unknown``: at most once, and what is missing was said to be in doubt. ``reconcile``: exactly once.
-4. Nothing of an attempt acts after one of its successors.
+4. Nothing of an attempt acts after one of its successors; but a handler of `repeat` that ran when its process was
+   stopped, and goes on with it.
 """
 
 from __future__ import annotations
@@ -131,10 +132,14 @@ def _missing(
 
 def _order(played: Played) -> list[tuple[str, str]]:
     newest: dict[str, int] = {}
+    acted: dict[str, float] = {}
     for effect in played.effects:
         seen = newest.get(effect["execution"], 0)
-        if effect["attempt"] < seen:
+        under_way = effect["name"] not in ONCE and effect["began"] < acted.get(effect["execution"], 0.0)
+        if effect["attempt"] < seen and not under_way:
             text = f"attempt {effect['attempt']} performed {effect['name']} {effect['what']} after attempt {seen}"
             return [("late effect", text)]
-        newest[effect["execution"]] = max(seen, effect["attempt"])
+        if effect["attempt"] > seen:
+            newest[effect["execution"]] = effect["attempt"]
+            acted[effect["execution"]] = effect["at"]
     return []

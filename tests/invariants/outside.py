@@ -2,7 +2,7 @@
 
 ``outside.py FOLDER`` listens at ``FOLDER/world``. A request is one line of JSON, answered by one:
 
-- ``act``: write session, name, what, key and attempt down, sync, and say how often this key was seen before.
+- ``act``: write session, name, what, key, attempt and when down, sync, and say how often this key was seen before.
   ``behind`` names an effect of the session that the reply waits for, so that a program can order replies.
 - ``seen``: whether anything was done under a key.
 """
@@ -13,6 +13,7 @@ import asyncio
 import json
 import os
 import sys
+import time
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ class World:
             return {"before": self._keys[key]}
         before = self._keys[key]
         self._keys[key] += 1
-        os.write(self._book, json.dumps(request).encode() + b"\n")
+        os.write(self._book, json.dumps({**request, "at": time.monotonic()}).encode() + b"\n")
         os.fsync(self._book)
         self._seen[request["session"], request["what"]].set()
         if request.get("behind"):

@@ -17,6 +17,7 @@ import socket
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from . import words as last_words
 from .guest.ends import NOTE_AT, own_signal
 from .identity import identity_of
 from .link import Link, LinkClosed
@@ -45,8 +46,6 @@ EVICT_AFTER = 0.5
 #: Room for a process's identity in a lock file, and its parts.
 IDENTITY_SIZE = NOTE_AT
 IDENTITY_PARTS = 3
-#: How much of a guest's own stderr is kept, to say why it did not start.
-STDERR_KEPT = 4000
 
 
 #: Signals that code brings on itself; any other was sent, by the code itself if it has noted that.
@@ -77,6 +76,8 @@ class Death:
     limit: str = ""
     #: Whether the code did it: not a signal that only somebody else can have sent.
     own: bool = True
+    #: The last of what it printed outside of its channel.
+    words: str = ""
 
     def __str__(self) -> str:
         if self.limit:
@@ -84,12 +85,13 @@ class Death:
         if self.reason:
             return self.reason
         if self.signal is not None:
+            name = f"signal {self.signal}"
             with contextlib.suppress(ValueError):
-                return f"killed by {signal.Signals(self.signal).name}"
-            return f"killed by signal {self.signal}"
+                name = signal.Signals(self.signal).name
+            return f"killed by {name} {last_words.scene(self.words)}".rstrip()
         if self.code is None:
             return "ended, and nobody could say how"
-        return f"exited with code {self.code}"
+        return f"exited with code {self.code}: {last_words.closing(self.words)}".rstrip(": ")
 
 
 class GuestDied(Exception):
@@ -174,8 +176,9 @@ class Guest:
     pidfd: int = -1
     #: The file of its workspace's lock, in which it notes the signals that it sends itself.
     _lock: Path | None = None
-    #: Until it has a session: what it prints, to say why it did not start, and our end of its channel.
+    #: What it prints outside of its channel: why it did not start, where it crashed.
     words: int = -1
+    #: Until it has a session: our end of its channel.
     handover: socket.socket | None = None
     #: Whether it was there before anybody wanted it.
     waited: bool = False
@@ -193,7 +196,7 @@ class Guest:
         Raises ZygoteGone.
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        words = os.memfd_create("guest", os.MFD_CLOEXEC)
+        words = last_words.create("guest")
         try:
             forked = await zygote.fork(theirs.fileno(), words)
         except BaseException:
@@ -227,7 +230,6 @@ class Guest:
             socket.send_fds(handover, [b"L"], [lock.fd])
         except OSError as exc:
             await self.kill("it ended while it waited for a session")
-            self._forget_words()
             raise ZygoteGone("a guest that was kept ready has ended") from exc
         try:
             async with asyncio.timeout(START_TIMEOUT):
@@ -242,13 +244,11 @@ class Guest:
                 if self.waited:
                     raise ZygoteGone("a guest that was kept ready was killed") from exc
                 raise GuestDied(death) from exc
-            msg = f"a guest did not start ({str(exc) or 'no answer in time'}): {self._printed()}"
+            msg = f"a guest did not start ({str(exc) or 'no answer in time'}): {death.words}"
             raise GuestFailed(msg) from exc
         except BaseException:
             await self.kill("its start was given up")
             raise
-        finally:
-            self._forget_words()
         if not isinstance(ready, Ready):
             await self.kill("it spoke before it was ready")
             msg = f"a guest began with a message of type {ready.t}"
@@ -269,17 +269,6 @@ class Guest:
         guest = await cls.fork(zygote)
         await guest.begin(config, lock)
         return guest
-
-    def _printed(self) -> str:
-        if self.words < 0:
-            return ""
-        size = os.fstat(self.words).st_size
-        return os.pread(self.words, STDERR_KEPT, max(0, size - STDERR_KEPT)).decode(errors="replace").strip()
-
-    def _forget_words(self) -> None:
-        if self.words >= 0:
-            os.close(self.words)
-            self.words = -1
 
     @property
     def pid(self) -> int:
@@ -318,15 +307,14 @@ class Guest:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
         self.link.close()
-        if not self.session:
-            self._forget_words()
 
     def _die(self, number: int | None, code: int | None) -> None:
         if number == signal.SIGXCPU and not self._reason:
             self._limit, self._reason = "cpu_seconds", "it used all the CPU seconds it may"
         if not self.died.done():
             own = number is None or number in OF_CODE or number == self._sent_itself()
-            self.died.set_result(Death(number, code, self._reason, self._limit, own))
+            words = last_words.take(self.words)
+            self.died.set_result(Death(number, code, self._reason, self._limit, own, words))
 
     def _sent_itself(self) -> int | None:
         if self._lock is None:

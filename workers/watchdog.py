@@ -41,6 +41,8 @@ CPU_GRACE = 1.0
 FEW = 2
 
 _TICKS = os.sysconf("SC_CLK_TCK")
+#: How the kernel names a file that is in memory alone.
+_OF_MEMORY = "/memfd:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,8 @@ class Disk:
 
     bytes: int = 0
     files: int = 0
+    #: Bytes in files of memory, which no process need have mapped.
+    memory: int = 0
 
 
 def switches_of(pid: int) -> int:
@@ -115,7 +119,7 @@ def _share(pid: int) -> int:
 
 def disk_of(workspace: Path, pid: int, enough: int) -> Disk:
     """Measure a workspace and the deleted files its guest still has open; stops counting at ``enough`` files."""
-    taken, files = _deleted(pid), 0
+    taken, files = 0, 0
     todo = [str(workspace)]
     while todo and files <= enough:
         try:
@@ -129,18 +133,22 @@ def disk_of(workspace: Path, pid: int, enough: int) -> Disk:
         except OSError:
             # It was removed meanwhile, or the guest made it unreadable even to itself.
             continue
-    return Disk(taken, files)
+    deleted, memory = _nameless(pid)
+    return Disk(taken + deleted, files, memory)
 
 
-def _deleted(pid: int) -> int:
-    taken = 0
+def _nameless(pid: int) -> tuple[int, int]:
+    """Return how many bytes are in open files that have no name: on a disk, and in memory."""
+    held: dict[tuple[int, int], tuple[bool, int]] = {}
     with suppress(OSError):
         for descriptor in Path(f"/proc/{pid}/fd").iterdir():
             with suppress(OSError):
                 found = descriptor.stat()
                 if stat.S_ISREG(found.st_mode) and found.st_nlink == 0:
-                    taken += found.st_blocks * 512
-    return taken
+                    in_memory = str(descriptor.readlink()).startswith(_OF_MEMORY)
+                    held[found.st_dev, found.st_ino] = in_memory, found.st_blocks * 512
+    disk, memory = (sum(size for where, size in held.values() if where is wanted) for wanted in (False, True))
+    return disk, memory
 
 
 @dataclass(slots=True)
@@ -190,22 +198,23 @@ class Watchdog:
     async def _look(self, guest: Guest, watched: _Watched) -> None:
         limits, now = watched.limits, asyncio.get_running_loop().time()
         usage = usage_of(guest.pid)
-        excess = _excess(usage, limits)
+        excess = _excess(usage, watched.disk, limits)
         if excess is None and now >= watched.disk_at:
             began = asyncio.get_running_loop().time()
             watched.disk = await asyncio.to_thread(disk_of, watched.workspace, guest.pid, limits.files)
             took = asyncio.get_running_loop().time() - began
             watched.disk_at = now + max(DISK_INTERVAL, took / DISK_SHARE)
-            excess = _excess_of_disk(watched.disk, limits)
+            excess = _excess(usage, watched.disk, limits) or _excess_of_disk(watched.disk, limits)
         if excess is not None and guest.alive:
             name, what = excess
             log.warning("guest.limit", session=guest.session, limit=name, reason=what)
             await guest.exceed(name, what)
 
 
-def _excess(usage: Usage, limits: Limits) -> tuple[str, str] | None:
-    if usage.memory > limits.memory_bytes:
-        return "memory_bytes", f"it used {usage.memory} bytes of memory, above its limit of {limits.memory_bytes}"
+def _excess(usage: Usage, disk: Disk, limits: Limits) -> tuple[str, str] | None:
+    memory = usage.memory + disk.memory
+    if memory > limits.memory_bytes:
+        return "memory_bytes", f"it used {memory} bytes of memory, above its limit of {limits.memory_bytes}"
     if usage.threads > limits.threads:
         return "threads", f"it had {usage.threads} threads, above its limit of {limits.threads}"
     if limits.cpu_seconds is not None and usage.cpu > limits.cpu_seconds + CPU_GRACE:

@@ -274,15 +274,21 @@ class Zygotes:
         """Start a zygote, without the packages that keep it from starting."""
         failed = self._failed.setdefault(plan.python, {})
         wanted = tuple(name for name in self._preload if name not in failed)
-        try:
-            zygote = await Zygote.start(replace(plan, preload=wanted), timeout)
-        except ZygoteFailed as exc:
-            if exc.importing not in wanted:
-                raise
-            self._not_preloaded(plan.python, {exc.importing: exc.why})
-            return await self._preloaded(plan, timeout)
-        self._not_preloaded(plan.python, zygote.failed)
-        return zygote
+        silent: list[str] = []
+        while True:
+            try:
+                zygote = await Zygote.start(replace(plan, preload=wanted), timeout)
+            except ZygoteFailed as exc:
+                if exc.importing not in wanted:
+                    raise
+                silent.append(exc.importing)
+                if exc.silent and silent.count(exc.importing) < TRIES:
+                    continue  # Somebody may have killed it: that says nothing of the package.
+                self._not_preloaded(plan.python, {exc.importing: exc.why})
+                wanted = tuple(name for name in wanted if name != exc.importing)
+            else:
+                self._not_preloaded(plan.python, zygote.failed)
+                return zygote
 
     def failed(self, python: Path) -> dict[str, str]:
         """Packages that could not be preloaded for this interpreter, and why."""

@@ -13,7 +13,8 @@ import pytest
 
 from perdure.workers import zygotes as zygotes_module
 from perdure.workers.guest import launch, native_parts
-from perdure.workers.zygote import ZygoteGone
+from perdure.workers.orders import Execute
+from perdure.workers.zygote import Plan, Zygote, ZygoteGone
 from perdure.workers.zygotes import Kind
 
 from .real import KINDS, Place, run
@@ -130,11 +131,47 @@ async def test_a_package_that_cannot_be_preloaded_is_named_and_left_out(tmp_path
         await place.close()
 
 
+async def test_a_zygote_that_is_killed_while_it_imports_loses_no_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = (tmp_path / "library").resolve()
+    library.mkdir()
+    deadly = library / "deadly"
+    deadly.touch()
+    code = "import os, pathlib\nif pathlib.Path(__file__).with_name('deadly').exists():\n    os.kill(os.getpid(), 9)\n"
+    (library / "unlucky.py").write_text(code)
+    place = Place(tmp_path.resolve() / "state", ("json", "unlucky"), (library,))
+    original, tries = Zygote.start, 0
+
+    async def start(plan: Plan, timeout: float) -> Zygote:
+        nonlocal tries
+        tries += 1
+        if tries == zygotes_module.TRIES:
+            deadly.unlink()
+        return await original(plan, timeout)
+
+    monkeypatch.setattr("perdure.workers.zygotes.Zygote.start", start)
+    try:
+        environment = launch.environment
+        monkeypatch.setattr(
+            "perdure.workers.zygote.environment", lambda python: environment(python) | {"PYTHONPATH": str(library)}
+        )
+        source = await place.zygotes.get(CORE)
+        assert source.zygote.preloaded == ("json", "unlucky")
+        assert (tries, place.zygotes.failed(CORE.python)) == (zygotes_module.TRIES, {})
+    finally:
+        await place.close()
+
+
 async def test_the_way_a_guest_ended_is_told(place: Place) -> None:
     left = await place.start(CORE)
     assert (await run(left, "import os; os._exit(7)")).death == "exited with code 7"
     broken = await place.start(CORE)
-    assert (await run(broken, "import ctypes; ctypes.string_at(0)")).death == "killed by SIGSEGV"
+    assert (await run(broken, "import ctypes; ctypes.string_at(0)")).death.startswith("killed by SIGSEGV in string_at")
+    confused = await place.start(CORE)
+    await confused.link.send(Execute(execution="s@1", code="1", flags={}, step=5, grants=[]))
+    reason = "_perdure_guest.wire.WireError: step 5 of s@1 does not go on from this namespace"
+    assert str(await confused.died) == f"exited with code 70: {reason}"
     killed = await place.start(CORE)
     assert str(await killed.kill("no longer wanted")) == "no longer wanted"
 

@@ -39,6 +39,11 @@ CASES = {
         "import os\nf = open('file', 'wb')\nos.unlink('file')\nf.write(b'x' * (20 << 20))\nf.flush()",
         "workspace_bytes",
     ),
+    "files of memory": (
+        Limits(memory_bytes=128 << 20),
+        "import os\nfor _ in range(200): os.write(1, b'x' * (1 << 20))",
+        "memory_bytes",
+    ),
     "hard links": (
         Limits(files=64),
         "import os\nopen('one', 'w').close()\nfor n in range(500): os.link('one', f'link-{n}')",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -93,6 +94,7 @@ async def test_an_error_keeps_what_ran_before_it_and_shows_the_users_frames(stat
 async def test_calls_from_sync_code_and_awaits(state: Path, world: World) -> None:
     code = """
 import asyncio
+import re
 a = pay("one", 5)
 b = await asyncio.gather(*[look(i) for i in range(5)])
 def inner():
@@ -317,6 +319,16 @@ async def test_a_crash_names_the_signal_and_how_far_the_code_had_come(state: Pat
         assert "the last call that it had made was look at line 3" in result.error.message
 
 
+async def test_a_fault_names_the_line_of_the_code_and_the_frame_that_it_was_in(state: Path) -> None:
+    async with opened(state) as client:
+        result = await outcome(client, "s", "import ctypes\ndef deep():\n    ctypes.string_at(0)\ndeep()")
+        assert result.error is not None
+        assert re.search(
+            r"killed by SIGSEGV in string_at at line \d+ of \S+/ctypes/__init__.py, called in deep at line 3 of <s@1>;",
+            result.error.message,
+        )
+
+
 async def test_a_capability_that_always_fails_is_asked_so_often_and_no_more(state: Path) -> None:
     asked: list[int] = []
 
@@ -425,6 +437,7 @@ async def test_values_of_any_size_come_back(state: Path, world: World) -> None:
 async def test_gather_of_two_step_chains_with_a_suspension_between(state: Path, world: World) -> None:
     code = """
 import asyncio
+import re
 async def chain(i):
     a = await look(i, (i * 7 % 10) / 100)
     b = await look(a * 10, (i * 3 % 10) / 100)

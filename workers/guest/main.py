@@ -17,7 +17,8 @@ import socket
 import struct
 import sys
 import tempfile
-from contextlib import contextmanager
+import traceback
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import checkpoint, confine, ends, entropy, finish, imports, loop, unraisable
@@ -85,8 +86,9 @@ class Guest:
         self._config: dict[str, Any] = {}
         #: Whether code is behind walls that refuse it processes, the network and files.
         self.confined = False
-        #: Descriptors that stay open.
+        #: Descriptors that stay open, and that of them where the worker looks for last words.
         self.keep: list[int] = []
+        self._own = 2
         self.limits = limits = finish.Limits({})
         self.critical = critical = Critical()
         self.channel = channel = Channel(CHANNEL_FD, critical)
@@ -149,7 +151,7 @@ class Guest:
         self.executor.open()
         pages = Pages.open()
         self.checkpoints.watch(pages)
-        own = os.dup(2)
+        own = self._own = os.dup(2)
         faulthandler.enable(own)
         self.keep = [own, *self.output.take_descriptors(), *self.executor.loop.descriptors()]
         self.keep += pages.descriptors() if pages is not None else []
@@ -179,6 +181,11 @@ class Guest:
     def _forked(self) -> None:
         self.output.forked = True
         self.threads.forget_forked()
+
+    def last_words(self, problem: BaseException) -> None:
+        """Say why this process ends, where its worker looks for it."""
+        with suppress(OSError):
+            os.write(self._own, "".join(traceback.format_exception(problem)).encode(errors="replace"))
 
     # -- messages --------------------------------------------------------------
 
@@ -438,7 +445,11 @@ def main(beneath: Beneath | None = None, template: Guest | None = None) -> None:
     gc.freeze()
     version = ".".join(map(str, sys.version_info[:3]))
     guest.hub.send({"t": "ready", "pid": os.getpid(), "python": version, "protocol": PROTOCOL, "isolation": isolation})
-    guest.serve()
+    try:
+        guest.serve()
+    except BaseException as problem:
+        guest.last_words(problem)
+        raise
 
 
 def _ground(beneath: Beneath, keep: list[int]) -> Ground:

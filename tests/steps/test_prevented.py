@@ -55,6 +55,11 @@ CASES = {
         "del fractions.Fraction.half",
         "fractions.Fraction.half was changed",
     ),
+    "much that is written to a descriptor": (
+        "import os; _n = [os.write(2, b'x' * 99 + b'\\n') for _ in range(12_000)]",
+        "print('so it is shown')",
+        "output: 1200000 bytes written to descriptors",
+    ),
     "a built-in": ("import builtins; builtins.answer = 42", "del builtins.answer", "the built-in name answer"),
     "a logger": (
         "_h = logging.StreamHandler(); _h.lines = (n for n in 'ab'); logging.getLogger('mine').addHandler(_h); del _h",

@@ -318,6 +318,8 @@ class Guest:
 
     def _step_image(self, statement: int, line: int) -> tuple[Message, Iterable[tuple[str, str]]]:
         """Return the message that ends a step before a statement, and what would be lost by it."""
+        if waits := self.output.too_much():
+            return {}, [("output", f"{waits} bytes written to descriptors 1 and 2 wait for the next flush of print")]
         progress = {
             "step": self.steps.commits + 1,
             "statement": statement,

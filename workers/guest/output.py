@@ -141,6 +141,11 @@ class Output:
             "raw": {str(fd): _text(raw.unread()) for fd, raw in self._raw.items()},
         }
 
+    def too_much(self) -> int:
+        """Return how many bytes wait in the raw files, if they are more than a step's end should carry over."""
+        waits = sum(raw.waits() for raw in self._raw.values())
+        return waits if waits > RAW_KEPT else 0
+
     def resume(self, limit: int, state: dict[str, Any]) -> None:
         """Go on in an execution where ``state`` was taken."""
         self._limit, self._sent, self.cut = limit, state["sent"], state["cut"]
@@ -255,9 +260,13 @@ class RawFile:
         # Half the price of a stat. Where it leaves the descriptor does not matter: who writes appends.
         return os.lseek(self.fd, 0, os.SEEK_END) > self._read
 
+    def waits(self) -> int:
+        """Return how many bytes are new."""
+        return max(0, self.size() - self._read)
+
     def unread(self) -> bytes:
         """Return bytes that are new and leave them there."""
-        return os.pread(self.fd, max(0, self.size() - self._read), self._read)
+        return os.pread(self.fd, self.waits(), self._read)
 
     def read(self) -> bytes:
         """Return bytes that are new, at most RAW_READ; nothing while another thread, or who was interrupted, reads."""

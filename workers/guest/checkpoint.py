@@ -152,7 +152,7 @@ class Checkpoints:
             self._protected,
             self._live(),
             self._watch,
-            complete=self._pages is None,
+            self._pages,
         )
         with untraced(), self._watch.running():
             loaded = restoration.run()

@@ -290,9 +290,6 @@ class Keeper:
         self._known = Known()
         self._known.adopt(manifest, loaded)
         for unit in self._known.units.values():
-            for record in unit.records():
-                if self._pages is not None and record.address and not record.armed:
-                    record.armed = self._pages.arm(record.address, record.size)
             self._library.note(unit.records())
 
     def states_lost(self) -> dict[str, str]:

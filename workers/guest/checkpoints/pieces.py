@@ -54,14 +54,18 @@ class Record:
 
     @classmethod
     def loaded(cls, data: memoryview, extents: list[list[int]], ends: list[int] | None, *, complete: bool) -> Record:
-        """Return the record of bytes that were loaded; unless `complete`, of a buffer only the ends are read."""
+        """Return the record of bytes that were loaded; unless `complete`, of a buffer only the ends are read.
+
+        They may have part of a page that is not watched.
+        """
         if ends is not None:
             digest = b"".join(digests(data[start:end], 0) for start, end in _spans(ends))
         elif complete:
             digest = digests(data, BLOCK)
         else:
-            count = -(-len(data) // BLOCK)
-            digest = bytes(DIGEST * count)
+            last = (len(data) - 1) // BLOCK
+            first = digests(data[:BLOCK], 0) if last > 0 else b""
+            digest = first + bytes(DIGEST * (last - 1)) + digests(data[last * BLOCK :], 0)
         record = cls(len(data), ends, digest, readonly=data.readonly)
         record.known = complete or ends is not None
         at = 0

@@ -16,6 +16,7 @@ from .known import AMBIENT, FORMAT, unescaped
 from .lost import Kept, Lost, describe, kept_of, place
 from .packs import holds
 from .pieces import Record, cut
+from .room import roomy, stretched
 from .salvage import NotSalvaged
 from .storage import Storage
 from .stream import Reader
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from .hooks import Watch
     from .packs import Pack
+    from .pages import Pages
 
 __all__ = ["CheckpointDamaged", "CheckpointError", "CheckpointTooNew", "CheckpointTooOld", "Loaded", "Restoration"]
 
@@ -86,10 +88,8 @@ class Restoration:
         protected: frozenset[str],
         live: Mapping[str, object],
         watch: Watch,
-        *,
-        complete: bool,
+        pages: Pages | None,
     ) -> None:
-        """`complete`: whether digests of buffers are needed, since pages that are written to cannot be told."""
         check_format(manifest.get("format"))
         self._manifest = manifest
         self._packs = packs
@@ -97,7 +97,7 @@ class Restoration:
         self._protected = protected
         self._live = live
         self._watch = watch
-        self._complete = complete
+        self._pages = pages
         self._loaded = Loaded()
         self._names = {unescaped(name): value for name, value in manifest["names"].items()}
         self._data = {int(number): data for number, data in manifest["units"].items()}
@@ -137,10 +137,11 @@ class Restoration:
         for name, value in self._names.items():
             if type(value) is list:
                 by_unit.setdefault(self._unit_of[value[0]], []).append(name)
-        for number in self._order():
-            self._load_unit(number)
-            for name in by_unit.get(number, ()):
-                self._bind(name, self._values[self._names[name][0]])
+        with roomy(sum(extent[2] for data in self._data.values() for extent in data["stream"])):
+            for number in self._order():
+                self._load_unit(number)
+                for name in by_unit.get(number, ()):
+                    self._bind(name, self._values[self._names[name][0]])
         if self._salvaged:
             # What was made in vain is found by `__subclasses__` and its like until it is collected.
             gc.collect()
@@ -321,7 +322,7 @@ class Restoration:
         ):
             view = pack[first[1] : first[1] + size]
         else:
-            made = Storage(size)
+            made = stretched(Storage(), size)
             at = 0
             for extent in extents:
                 part = self._bytes([extent])
@@ -330,8 +331,17 @@ class Restoration:
             view = memoryview(made)
         if readonly:
             view = view.toreadonly()
-        unit.buffers.append(Record.loaded(view, extents, None, complete=self._complete))
+        unit.buffers.append(self._watched(view, extents))
         return view
+
+    def _watched(self, view: memoryview, extents: list[list[int]]) -> Record:
+        """Return the record of a buffer, from now on watched: code that loads a value may write to it already."""
+        pages = self._pages
+        address = pages.address(view) if pages is not None else 0
+        armed = pages is not None and pages.arm(address, len(view))
+        record = Record.loaded(view, extents, None, complete=not armed)
+        record.address, record.armed = address, armed
+        return record
 
     # -- the end --------------------------------------------------------------------------------------------------
 

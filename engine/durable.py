@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from base64 import b64decode
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
@@ -75,6 +76,28 @@ def now_ms() -> int:
 
 class AttemptLost(Exception):
     """The attempt may not act any more: its lease is gone or the store refused it."""
+
+
+class GivenBack(StoppedError):
+    """An execution goes back to the store, on purpose; whoever decided that has said why."""
+
+    SAYS = "the execution was given back"
+
+    def __str__(self) -> str:
+        return self.SAYS
+
+
+class _NotWhatWasDecided(logging.Filter):
+    """Drops what the SDK says of executions that were given back: to it each is a failure with three tracebacks."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        problem = record.exc_info[1] if record.exc_info else None
+        causes = problem.causes if isinstance(problem, PlatformError) else record.args or ()
+        return not any(str(cause) == GivenBack.SAYS for cause in causes)
+
+
+for _name in ("resonate.core", "resonate.observability"):
+    logging.getLogger(_name).addFilter(_NotWhatWasDecided())
 
 
 class Promise(NamedTuple):
@@ -434,7 +457,7 @@ class Attempt:
 
     def abandon(self) -> NoReturn:
         """Give the task back to the store for another attempt; does not return."""
-        raise PlatformError([StoppedError()])
+        raise PlatformError([GivenBack()])
 
 
 def watch(source: Any, callback: Callable[[Promise], None]) -> None:

@@ -206,6 +206,11 @@ class Substrate:
         """What to pass to ``changed`` to miss nothing that comes after now."""
         return self.network.generation if isinstance(self.network, SqliteConnection) else 0
 
+    async def rest(self) -> None:
+        """Take no more work; on a server or Postgres what comes all the same has to be given back."""
+        if isinstance(self.network, SqliteConnection):
+            await self.network.rest()
+
     async def stop(self) -> None:
         """Close everything; what runs is expected to have been stopped before."""
         resonate, self._resonate = self._resonate, None

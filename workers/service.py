@@ -237,6 +237,8 @@ class Worker:
 
     async def stop(self, drain: float = 0.0) -> None:
         """Give every task back, kill every guest, close the substrate; code may still end within ``drain`` seconds."""
+        # What is given back would be offered to this worker again, as long as it takes work.
+        await self._substrate.rest()
         if drain:
             await self._executions.drain(drain)
         await self._executions.close()

@@ -70,7 +70,7 @@ class SqliteConnection(Reading):
         self._folder = members_folder(self.path)
         self._clock = clock
         self._synchronous: Synchronous = synchronous
-        self._card = Card.of(group, pid, receives=False)
+        self._card = Card.of(group, pid, receives=0)
         self._receivers: list[Callable[[str], None]] = []
         self._starting: asyncio.Task[None] | None = None
         self._ready = False
@@ -126,7 +126,7 @@ class SqliteConnection(Reading):
         committer.start(database, asyncio.get_running_loop())
         try:
             self._reader = await asyncio.to_thread(Database.open_reader, self.path)
-            self._card = self._card._replace(receives=bool(self._receivers))
+            self._card = self._card._replace(receives=int(bool(self._receivers)))
             if self._lock is None:
                 self._lock = await asyncio.to_thread(members.hold, self._folder, self._card.name)
                 self._peers.listen()
@@ -144,7 +144,13 @@ class SqliteConnection(Reading):
         await self.start()
         if not self._card.receives:
             await self._committer.write(lambda db, now, messages: members.receive(db, now, self._card, messages))
-            self._card = self._card._replace(receives=True)
+            self._card = self._card._replace(receives=1)
+
+    async def rest(self) -> None:
+        """Have no more work offered to this process; what was, and was not begun, goes to others. It may still ask."""
+        if self._card.receives and not self._stopped:
+            self._card = self._card._replace(receives=members.RESTS)
+            await self._guarded(self._committer.write(members.rest))
 
     def _join(self, db: Database, now: int, messages: Messages) -> list[Peer]:
         others = members.join(db, self._folder, now, self._card, messages)
@@ -241,7 +247,7 @@ class SqliteConnection(Reading):
     async def attended(self, group: str) -> bool:
         """Whether a process that lives takes the work of a group."""
         await self._committer.write(self._bury_dead)
-        sql = "SELECT 1 FROM members WHERE receives AND anycast = ? LIMIT 1"
+        sql = "SELECT 1 FROM members WHERE receives = 1 AND anycast = ? LIMIT 1"
         return bool(await self._read(lambda db: db.all(sql, (anycast_address(group),))))
 
     @property

@@ -84,7 +84,7 @@ def choose(db: Database, task: Task, *, avoid: int | None = None) -> int | None:
 
 def owner(db: Database, address: str) -> int | None:
     """The member behind a unicast address; of two that claim it, the later."""
-    row = db.one("SELECT max(id) FROM members WHERE address = ? AND receives = 1", (address,))
+    row = db.one("SELECT max(id) FROM members WHERE address = ? AND receives", (address,))
     return None if row is None else row[0]
 
 
@@ -102,7 +102,7 @@ def listening(db: Database, address: str) -> tuple[int, str] | None:
         return None if member is None else (member, address)
     group, preferred = split_anycast(address)
     row: tuple[int, str] | None = db.one(
-        "SELECT id, address FROM members WHERE anycast = ? AND receives = 1 ORDER BY address <> ?, id DESC LIMIT 1",
+        "SELECT id, address FROM members WHERE anycast = ? AND receives ORDER BY address <> ?, receives, id DESC LIMIT 1",
         (group, f"{UNICAST}{group.removeprefix(ANYCAST)}/{preferred}"),
     )
     return row

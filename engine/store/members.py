@@ -21,6 +21,9 @@ from .promises import TASK, Task, offer
 
 log = structlog.get_logger(__name__)
 
+#: What a member `receives` that is told what it listens to and has no work offered any more; 0: nothing, 1: both.
+RESTS = 2
+
 
 class Card(NamedTuple):
     """What a process is listed as."""
@@ -28,10 +31,10 @@ class Card(NamedTuple):
     name: str
     address: str
     anycast: str
-    receives: bool
+    receives: int
 
     @classmethod
-    def of(cls, group: str, pid: str | None, *, receives: bool) -> Card:
+    def of(cls, group: str, pid: str | None, *, receives: int) -> Card:
         """A card under a name nobody had before, so that no old file is ever mistaken for its own."""
         name = uuid.uuid4().hex
         return cls(name, unicast_address(group, pid or name), anycast_address(group), receives)
@@ -66,7 +69,7 @@ def join(db: Database, folder: Path, now: int, card: Card, messages: Messages) -
     sweep(folder, {card.name, *(peer.name for peer in others)})
     db.member = db.insert(
         "INSERT INTO members (name, address, anycast, receives) VALUES (?, ?, ?, ?)",
-        (card.name, card.address, card.anycast, int(card.receives)),
+        (card.name, card.address, card.anycast, card.receives),
     )
     if card.receives:
         offer_parked(db, now, card, messages)
@@ -80,10 +83,10 @@ def held(lock: int) -> bool:
 
 def stay(db: Database, now: int, card: Card, messages: Messages) -> None:
     """List this process again, as the member it was, if others took it for dead."""
-    row = (db.member, card.name, card.address, card.anycast, int(card.receives))
+    row = (db.member, card.name, card.address, card.anycast, card.receives)
     if db.execute("INSERT OR IGNORE INTO members (id, name, address, anycast, receives) VALUES (?, ?, ?, ?, ?)", row):
         log.warning("the files of this process were removed, and it was taken for dead; it is back", member=db.member)
-        if card.receives:
+        if card.receives == 1:
             offer_parked(db, now, card, messages)
 
 
@@ -91,6 +94,13 @@ def receive(db: Database, now: int, card: Card, messages: Messages) -> None:
     """Let a member that was listed as one that only asks have work as well."""
     db.execute("UPDATE members SET receives = 1 WHERE id = ?", (db.member,))
     offer_parked(db, now, card, messages)
+
+
+def rest(db: Database, now: int, messages: Messages) -> None:
+    """Let a member have no more work; what it was offered and has not begun goes to others."""
+    db.execute("UPDATE members SET receives = ? WHERE id = ?", (RESTS, db.member))
+    for row in db.all(f"SELECT {TASK} FROM tasks WHERE member = ? AND state = 'pending'", (db.member,)):
+        offer(db, now, Task(*row), messages)
 
 
 def sweep(folder: Path, listed: set[str]) -> None:

@@ -73,7 +73,7 @@ CREATE TABLE schedules (
 CREATE INDEX schedules_due ON schedules (next_run_at);
 
 -- The processes that have the file open. A row outlives a killed process until another sees its lock free.
--- `name`: of its lock and socket in the folder beside the file.
+-- `name`: of its lock and socket in the folder beside the file. `receives`: 1 work and messages, 2 messages, 0 neither.
 CREATE TABLE members (
   id       INTEGER PRIMARY KEY AUTOINCREMENT,
   name     TEXT NOT NULL,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import fcntl
@@ -82,3 +83,20 @@ async def test_an_execution_that_is_given_back_goes_on_though_the_worker_cannot_
     async with opened(tmp_path / "state") as client:
         result = await outcome(client, "s", "1 + 1")
     assert (result.value, result.attempts, refused) == (2, 2, 1)
+
+
+async def test_a_client_that_is_closed_gives_its_work_back_once_and_with_one_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with structlog.testing.capture_logs() as said:
+        async with opened(tmp_path / "state") as client:
+            execution = await (await client.session("s")).submit("import time\nwhile True: time.sleep(0.01)")
+            async with asyncio.timeout(20):
+                while (await execution.info()).beat is None:
+                    await asyncio.sleep(0.05)
+    assert [(line["event"], line.get("version")) for line in said] == [("attempt.lost", 1)], said
+    assert [record.getMessage() for record in caplog.records if record.name.startswith("resonate")] == []
+    async with opened(tmp_path / "state") as client:
+        again = client.execution(execution.id)
+        await again.cancel()
+        assert (await again.result()).status == "cancelled"

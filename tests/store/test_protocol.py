@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from perdure.engine.store.members import rest
+
 from .conftest import Machine
 
 ANY = "poll://any@g"
@@ -289,6 +291,21 @@ class TestTasks:
         assert machine.db.changes == before
         member = machine.join()
         assert machine.messages.executes == {"a": (member, 0), "b": (member, 0)}
+
+    def test_who_rests_is_told_what_it_listens_to_and_offered_nothing(self, machine: Machine) -> None:
+        working = machine.join(pid="q")
+        machine.join(pid="p")
+        for id in ("held", "offered"):
+            machine.create(0, id, target=ANY + "/p")
+        machine.create(0, "heard")
+        machine.apply(0, "promise.register_listener", awaited="heard", address="poll://uni@g/p")
+        version = machine.acquire(1, "held", 0)[1]["task"]["version"]
+        machine.write(lambda messages: rest(machine.db, 2, messages))
+        assert machine.messages.executes == {"offered": (working, 0)}
+        machine.apply(3, "task.release", id="held", version=version)
+        assert machine.messages.executes == {"held": (working, version)}
+        machine.settle(4, "heard")
+        assert [promise.id for promise in machine.messages.unblocks] == ["heard"]
 
     def test_creating_a_task_holds_it(self, machine: Machine) -> None:
         def create(now: int, id: str, **tags: str) -> tuple[int, Any]:

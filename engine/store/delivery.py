@@ -102,7 +102,8 @@ def listening(db: Database, address: str) -> tuple[int, str] | None:
         return None if member is None else (member, address)
     group, preferred = split_anycast(address)
     row: tuple[int, str] | None = db.one(
-        "SELECT id, address FROM members WHERE anycast = ? AND receives ORDER BY address <> ?, receives, id DESC LIMIT 1",
+        "SELECT id, address FROM members WHERE anycast = ? AND receives"
+        " ORDER BY address <> ?, receives, id DESC LIMIT 1",
         (group, f"{UNICAST}{group.removeprefix(ANYCAST)}/{preferred}"),
     )
     return row

@@ -17,7 +17,7 @@ def test_the_deepest_object_is_lost_and_the_rest_lives(session: Session) -> None
     first = session.run(
         code("""
         class Job: pass
-        job = Job(); job.name = 'n'; job.parts = [1, (i for i in 'ab')]
+        job = Job(); job.name = 'n'; job.parts = [1, (i for i in 'ab')]; next(job.parts[1])
         other = job
         fine = [job.parts]
         """)

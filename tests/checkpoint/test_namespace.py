@@ -222,7 +222,8 @@ def test_handlers_and_filters_of_loggers(session: Session) -> None:
         handler = to(out); log.addHandler(handler); logging.getLogger('other').addHandler(to(out))
         log.addFilter(Short()); handler.addFilter(lambda record: record.levelno > 10)
         log.setLevel(10); log.warning('one'); log.debug('two'); log.warning('too long')
-        broken = to(None); broken.part = (n for n in 'ab'); logging.getLogger('broken').addHandler(broken); del broken
+        broken = to(None); broken.part = (n for n in 'ab'); next(broken.part)
+        logging.getLogger('broken').addHandler(broken); del broken
         logging.disable(5)
         """)
     )

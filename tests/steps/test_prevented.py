@@ -13,17 +13,13 @@ from .kit import AT_EVERY_STATEMENT, LENGTH, play
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 #: A statement that makes it, one that ends it, and what is said of it.
 CASES = {
-    "a generator": ("g = (n for n in 'ab')", "del g", "g is a generator"),
-    "an object within": ("box = [1, (n for n in 'ab')]", "del box", "box: box[1]"),
+    "a generator": ("g = (n for n in 'ab'); _n = next(g)", "del g", "g is a generator"),
+    "an object within": ("box = [1, (n for n in 'ab')]; _n = next(box[1])", "del box", "box: box[1]"),
     "a socket": ("import socket; s = socket.socket()", "s.close(); del s", "s: connections do not survive"),
-    "a filled cache": (
-        "import functools; f = functools.lru_cache(abs); _n = f(-1)",
-        "f.cache_clear()",
-        "f: its cache is empty",
-    ),
     "a task": (
         "import asyncio; t = asyncio.create_task(asyncio.sleep(60))",
         "t.cancel(); await asyncio.sleep(0); del t",
@@ -62,7 +58,7 @@ CASES = {
     ),
     "a built-in": ("import builtins; builtins.answer = 42", "del builtins.answer", "the built-in name answer"),
     "a logger": (
-        "_h = logging.StreamHandler(); _h.lines = (n for n in 'ab'); logging.getLogger('mine').addHandler(_h); del _h",
+        "_h = logging.StreamHandler(); _h.lines = socket.socket(); logging.getLogger('mine').addHandler(_h); del _h",
         "logging.getLogger('mine').handlers.clear()",
         "the handlers of loggers: ",
     ),
@@ -164,7 +160,9 @@ def test_what_a_library_forgets_with_a_function_that_it_made_does_not_count(host
 
 
 def test_what_the_base_had_lost_already_does_not_count() -> None:
-    story = play("x = 1\nnext(g)\ny = 2\ny", steps=AT_EVERY_STATEMENT, before=("g = (n for n in 'abc')",), look="")
+    story = play(
+        "x = 1\nnext(g)\ny = 2\ny", steps=AT_EVERY_STATEMENT, before=("g = (n for n in 'abcd'); _n = next(g)",), look=""
+    )
     # The harness takes no checkpoint between executions, so the generator is new to the first step.
     assert story.steps == 0
     assert story.prevented[0][0].startswith("g is a generator")
@@ -200,7 +198,9 @@ def test_a_checkpoint_that_nobody_takes_does_not_make_the_next_one_whole(how: st
         assert first["since"] == 0
         assert first["pack"] > 100_000
         host.begin(
-            "g = (n for n in 'ab')\nlarge.append(1)\nx = 2\ndel g" if "lost" in how else "large.append(1)\nx = 2\nx",
+            "g = [n := (x for x in 'ab'), next(n)]\nlarge.append(1)\nx = 2\ndel g, n"
+            if "lost" in how
+            else "large.append(1)\nx = 2\nx",
             steps=AT_EVERY_STATEMENT,
         )
         refused = 0
@@ -236,3 +236,34 @@ def test_an_error_that_is_kept_keeps_no_step_from_ending(host: Host) -> None:
     code = "try: 1 / 0\nexcept ZeroDivisionError as e: kept = [e]\nx = 1\ny = str(kept[0])\ny"
     steps, prevented = steps_and_reasons(host, code)
     assert (steps, prevented) == ([1, 2, 3], [])
+
+
+def test_what_has_not_begun_or_has_ended_keeps_no_step_from_ending(host: Host) -> None:
+    code = """
+@functools.cache
+def fib(n): return n if n < 2 else fib(n - 1) + fib(n - 2)
+big = fib(50)
+squares = (n * n for n in range(9)); even = (n for n in squares if n % 2 == 0)
+later = map(str, (n for n in even))
+total = [*later]
+async def one(): return 1
+calls = [one(), one()]
+made = [await each for each in calls]
+found = [*re.finditer('a', 'banana')]
+x = fib.cache_info(), total, made, [each.pos for each in found]
+x"""
+    host.run("import functools, re")
+    steps, prevented = steps_and_reasons(host, code)
+    assert (len(steps), prevented) == (11, [])
+
+
+def test_a_finder_that_a_library_brings_as_it_is_imported_is_no_change_and_one_of_the_code_is(tmp_path: Path) -> None:
+    brings = (
+        "import sys\nclass Finder:\n    find_spec = staticmethod(lambda *_: None)\nsys.meta_path.append(Finder())\n"
+    )
+    (tmp_path / "brings_a_finder.py").write_text(brings)
+    with Host() as host:
+        host.run(f"import sys; sys.path.append({str(tmp_path)!r})")
+        code = "import brings_a_finder as b\nx = 1\nsys.meta_path.append(b.Finder())\nx"
+        steps, prevented = steps_and_reasons(host, code)
+    assert (steps, prevented) == ([1, 2], [["the list sys.meta_path was changed", 3]])

@@ -127,7 +127,7 @@ def test_the_table_of_variables(tmp_path: Path) -> None:
 @pytest.mark.parametrize("then", ["held = small", "small = held"])
 async def test_a_name_bound_to_another_value_is_what_that_is(tmp_path: Path, then: str) -> None:
     async with opened(tmp_path / "state") as client:
-        code = "held = [1]; small = [(n for n in ())]\n"
+        code = "held = [1]; small = [(n for n in 'ab')]; next(small[0])\n"
         assert [each.name for each in (await outcome(client, "s", code)).lost] == ["small"]
         lost = (await outcome(client, "s", then)).lost
     assert [each.name for each in lost] == (["held", "small"] if then == "held = small" else [])

@@ -23,7 +23,7 @@ numbers.append(4)
 drawn = random.Random(); state = random.getstate()
 lines = perdure.recompute(lambda: (line for line in ('a', 'b')))
 next(lines)
-plain = (x for x in 'ab')
+plain = (x for x in 'ab'); next(plain)
 """
 
 

@@ -43,12 +43,16 @@ class Libraries:
         self._seen: dict[str, tuple[types.ModuleType, dict[str, Any]]] = {}
         self._inside: dict[str, Any] = {}
         self._read: dict[str, _Assigned] = {}
+        #: What libraries put into ``sys.meta_path`` as they were imported; with them, it is put there again.
+        self._finders: list[Any] = []
 
     def look(self) -> None:
         """Note the modules that are new."""
         if len(sys.modules) == self._count:
             return
         main = sys.modules.get("__main__")
+        new = sys.modules.keys() - self._seen.keys()
+        self._finders += [each for each in sys.meta_path if _home(each) in new and self.third_party(_home(each))]
         for name, module in list(sys.modules.items()):
             # Code puts anything under a name there, whatever its type says. The namespace is no library, under whatever
             # name: multiprocessing, when it is imported, makes it known as ``__mp_main__``, too.
@@ -58,6 +62,11 @@ class Libraries:
         for what, read in _INSIDE.items():
             if self._inside.get(what) is None:
                 self._inside[what] = read()
+
+    def finders(self) -> tuple[int, ...]:
+        """Return which finders of modules are there (by identity) that no import of a library has put there."""
+        own = set(map(id, self._finders))
+        return tuple(id(each) for each in sys.meta_path if id(each) not in own)
 
     def assigns(self) -> bool:
         """Whether the code assigns attributes of anything at all."""
@@ -129,6 +138,12 @@ class Libraries:
             every.texts |= known.texts
             every.dynamic = every.dynamic or known.dynamic
         return every
+
+
+def _home(finder: Any) -> str:
+    """Return the module that defines a finder of modules, or its class."""
+    name: Any = finder.__module__ if isinstance(finder, type) else type(finder).__module__
+    return name if type(name) is str else ""
 
 
 class _Assigned:

@@ -19,6 +19,7 @@ import types
 import weakref
 from typing import TYPE_CHECKING, Any
 
+from .checkpoints import suspended
 from .libraries import Libraries
 from .loop import GuestLoop
 from .namespace import ENGINE_INTERNALS
@@ -63,9 +64,9 @@ class Risks:
         self._open = self._unanswered()
         self._finalizers = set(weakref.finalize._registry)  # type: ignore[attr-defined]
         self._settings = self._executor.loop.settings()
-        self._process = _process()
-        self._builtins = dict(vars(builtins))
         self.libraries.look()
+        self._process = self._of_process()
+        self._builtins = dict(vars(builtins))
 
     def look(self) -> None:
         """After a statement: notice modules that are new, before code can change them."""
@@ -79,13 +80,16 @@ class Risks:
             yield "a finalizer waits for its object (weakref.finalize, a temporary folder)"
         if self._executor.loop.settings() != self._settings:
             yield "the event loop was set up otherwise (debug mode, handler of exceptions, factory of tasks)"
-        now = _process()
+        now = self._of_process()
         for name, value in now.items():
             if not _same(self._process.get(name), value):
                 yield f"{name} was changed"
         for name in sorted(_changed(self._builtins, builtins.__dict__), key=str):
             yield f"the built-in name {name} was changed"
         yield from self.libraries.changed()
+
+    def _of_process(self) -> dict[str, Any]:
+        return _process() | {"the list sys.meta_path": self.libraries.finders()}
 
     def _tidies(self, finalizer: Any) -> bool:
         """Whether a library forgets with it what it keeps of a function or class that it generated.
@@ -102,7 +106,7 @@ class Risks:
 
     def at_end(self) -> Iterator[str]:
         """Yield what the end of the execution loses beside variables, tasks and threads, which are named elsewhere."""
-        for name, value in _process().items():
+        for name, value in self._of_process().items():
             if not _same(self._process.get(name), value):
                 yield f"{name} was changed"
         if self.libraries.assigns():
@@ -131,7 +135,7 @@ class Risks:
 
     def _suspended(self) -> Iterator[str]:
         for name, value in self._namespace.items():
-            if type(value) in _SUSPENDED and name not in ENGINE_INTERNALS:
+            if type(value) in _SUSPENDED and name not in ENGINE_INTERNALS and not suspended.comes_back(value):
                 yield f"{name} is a {type(value).__name__.replace('_', ' ')}: what runs cannot be stored in the middle"
 
 
@@ -145,7 +149,6 @@ def _process() -> dict[str, Any]:
         "the trace function": sys.gettrace(),
         "the profile function": sys.getprofile(),
         "threading.excepthook": threading.excepthook,
-        "the list sys.meta_path": tuple(map(id, sys.meta_path)),
         "the list sys.path_hooks": tuple(map(id, sys.path_hooks)),
         "the interval of thread switches": sys.getswitchinterval(),
         "the interval timer": any(signal.getitimer(which)[0] for which in _TIMERS),

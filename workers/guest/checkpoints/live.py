@@ -8,22 +8,23 @@ from __future__ import annotations
 
 import _thread
 import contextvars
-import functools
 import gc
 import importlib
 import io
 import os
 import re
-import sys
 import threading
 import types
 import weakref
 from typing import TYPE_CHECKING, Any
 
+from .fields import Field
 from .lost import Lost
 from .rebuild import lost, rebuilder
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from .pickler import Reducers
 
 # --- locks -----------------------------------------------------------------------------------------------
@@ -207,35 +208,7 @@ def fill_context(made: contextvars.Context, values: list[tuple[contextvars.Conte
         made.run(variable.set, value)
 
 
-# --- caches, matches, views ------------------------------------------------------------------------------
-
-
-def reduce_cached_function(reducers: Reducers, function: Any) -> Any:
-    module = sys.modules.get(function.__module__)
-    if module is not None and module.__name__ != "__main__":
-        found: Any = module
-        for part in function.__qualname__.split("."):
-            found = getattr(found, part, None)
-        if found is function:
-            return named, (module.__name__, function.__qualname__)
-    if function.cache_info().currsize:
-        reducers.rebuilt(function, "its cache is empty again")
-    attributes = {name: value for name, value in vars(function).items() if name != "__wrapped__"}
-    parameters = function.cache_parameters()
-    return cached_function, (function.__wrapped__, parameters["maxsize"], parameters["typed"]), attributes
-
-
-@rebuilder
-def cached_function(function: Any, maxsize: int | None, typed: bool) -> Any:  # noqa: FBT001 - durable data
-    return functools.lru_cache(maxsize, typed)(function)
-
-
-@rebuilder
-def named(module: str, qualname: str) -> Any:
-    found: Any = importlib.import_module(module)
-    for part in qualname.split("."):
-        found = getattr(found, part)
-    return found
+# --- matches, views --------------------------------------------------------------------------------------
 
 
 def reduce_match(reducers: Reducers, match: re.Match[Any]) -> Any:
@@ -246,14 +219,34 @@ def reduce_match(reducers: Reducers, match: re.Match[Any]) -> Any:
     start = match.start()
     again = match.re.match(match.string, start, match.endpos)
     if again is not None and again.regs == match.regs:
+        made = match.re, "match", match.string, start, match.endpos
+        if _pos.there:
+            return new_match, made, match.pos, None, None, match_from
         reducers.rebuilt(match, "its search begins where it matched")
-        return new_match, (match.re, "match", match.string, start, match.endpos)
+        return new_match, made
     return reducers.lose(match, "matching again gives something else; keep match.groups() instead")
 
 
 @rebuilder
 def new_match(pattern: re.Pattern[Any], how: str, text: Any, start: int, end: int) -> re.Match[Any]:
     return getattr(pattern, how)(text, start, end)  # type: ignore[no-any-return]
+
+
+@rebuilder
+def match_from(made: re.Match[Any], pos: int) -> None:
+    """Say where the search began that found it: further matches of one search are found from where they are."""
+    if _pos.there:
+        _pos.set(made, pos)
+
+
+def _samples() -> Iterator[tuple[re.Match[Any], int]]:
+    for pos, at, end in ((3, 21, 29), (5, 23, 31)):
+        found = re.compile("b+").search("a" * at + "bb" + "a" * 40, pos, end)
+        if found is not None:
+            yield found, pos
+
+
+_pos = Field(lambda: list(_samples()))
 
 
 def reduce_memory_view(reducers: Reducers, view: memoryview) -> Any:
@@ -478,7 +471,6 @@ REDUCERS: dict[type, Any] = {
     io.FileIO: reduce_file,
     contextvars.ContextVar: reduce_context_variable,
     contextvars.Context: reduce_context,
-    functools._lru_cache_wrapper: reduce_cached_function,
     re.Match: reduce_match,
     memoryview: reduce_memory_view,
     weakref.WeakValueDictionary: reduce_weak_dict,

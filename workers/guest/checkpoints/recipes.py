@@ -14,7 +14,7 @@ import types
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from . import arrays, definitions, ended, live, rebuild, tracebacks
+from . import arrays, caches, definitions, ended, live, rebuild, suspended, tracebacks
 from .lost import Lost, describe, kept_of
 from .salvage import reduced
 
@@ -65,11 +65,6 @@ def refuse(why: str) -> Recipe:
     return reduce_refused
 
 
-_SUSPENDED = "what runs cannot be stored in the middle; make it again, or keep its results in a list"
-
-_refuse_suspended = refuse(_SUSPENDED)
-
-
 def reduce_weak_reference(reducers: Reducers, reference: weakref.ref[Any]) -> Any:
     target = reference()
     if target is None:
@@ -94,11 +89,10 @@ def reduce_weak_set(_reducers: Reducers, items: weakref.WeakSet[Any]) -> Any:
 
 REDUCERS: dict[type, Recipe] = {
     **live.REDUCERS,
+    **caches.REDUCERS,
+    **suspended.REDUCERS,
     Lost: reduce_lost,
     arrays.Detached: arrays.reduce_detached,
-    types.GeneratorType: _refuse_suspended,
-    types.CoroutineType: _refuse_suspended,
-    types.AsyncGeneratorType: _refuse_suspended,
     types.FrameType: refuse("stack frames do not survive a restore"),
     types.TracebackType: tracebacks.reduce_traceback,
     weakref.ref: reduce_weak_reference,

@@ -313,63 +313,6 @@ def reduce_loop_bound(reducers: Reducers, thing: Any) -> Any:
     return reduced
 
 
-def reduce_connection(reducers: Reducers, connection: Any) -> Any:
-    """Store an SQLite connection: a database in memory with its content, one in a file by its path."""
-    if type(connection).__module__ == "__main__":
-        return reducers.lose(connection, "connections do not survive a restore; connect again")
-    try:
-        if connection.in_transaction:
-            return reducers.lose(connection, "a transaction was open; commit before the code ends")
-        path = _path_of(connection)
-    except Exception as error:
-        if "closed database" in str(error):
-            return closed_connection, ()
-        raise
-    reducers.rebuilt(connection, "it is connected again; functions and pragmas of the connection are not kept")
-    content = None if path else connection.serialize()
-    state = connection.isolation_level, connection.row_factory, connection.text_factory
-    return connected, (path, content), state, None, None, set_connection
-
-
-def _path_of(connection: Any) -> str:
-    """Return the file of a database, "" where it is in memory; its own factories may make anything of a row."""
-    texts, connection.text_factory = connection.text_factory, str
-    try:
-        cursor = connection.cursor()
-        cursor.row_factory = None
-        path: str = next(path for _, name, path in cursor.execute("pragma database_list") if name == "main")
-        return path
-    finally:
-        connection.text_factory = texts
-
-
-@rebuilder
-def connected(path: str, content: bytes | None) -> Any:
-    return connection_again(path, content, "")
-
-
-@rebuilder
-def set_connection(made: Any, state: tuple[Any, Any, Any]) -> None:
-    made.isolation_level, made.row_factory, made.text_factory = state
-
-
-@rebuilder
-def closed_connection() -> Any:
-    made = connection_again("", None, "")
-    made.close()
-    return made
-
-
-@rebuilder
-def connection_again(path: str, content: bytes | None, isolation: Any) -> Any:
-    import sqlite3  # only for a session that has one
-
-    made = sqlite3.connect(path or ":memory:", isolation_level=isolation)
-    if content:
-        made.deserialize(content)
-    return made
-
-
 def reduce_logger(reducers: Reducers, logger: Any) -> Any:
     if type(logger).__module__ == "__main__":
         reducers.rebuilt(logger, "it is a plain logger again, with the same handlers")

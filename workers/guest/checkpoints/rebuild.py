@@ -362,6 +362,15 @@ def field_kind(name: str) -> Any:
     return getattr(dataclasses, name)
 
 
+class _Gone:
+    pass
+
+
+@rebuilder
+def dead_reference() -> weakref.ref[Any]:
+    return weakref.ref(_Gone())
+
+
 @rebuilder
 def weak_set(items: list[Any]) -> weakref.WeakSet[Any]:
     return weakref.WeakSet(items)

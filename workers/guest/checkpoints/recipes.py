@@ -14,7 +14,7 @@ import types
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from . import arrays, caches, definitions, ended, live, rebuild, suspended, tracebacks
+from . import arrays, caches, databases, definitions, ended, live, rebuild, suspended, tracebacks
 from .lost import Lost, describe, kept_of
 from .salvage import reduced
 
@@ -68,6 +68,10 @@ def refuse(why: str) -> Recipe:
 def reduce_weak_reference(reducers: Reducers, reference: weakref.ref[Any]) -> Any:
     target = reference()
     if target is None:
+        try:
+            hash(reference)
+        except TypeError:
+            return rebuild.dead_reference, ()
         return reducers.lose(reference, "what it referred to is gone", "a dead weak reference")
     if reference.__callback__ is not None:
         reducers.rebuilt(reference, "nothing is called any more when what it refers to goes")
@@ -114,8 +118,9 @@ _BY_LIBRARY: list[tuple[str, str, Recipe]] = [
     ("pandas._libs.internals", "Block", arrays.reduce_holder),
     ("pandas._libs.arrays", "NDArrayBacked", arrays.reduce_holder),
     ("asyncio.mixins", "_LoopBoundMixin", live.reduce_loop_bound),
-    ("sqlite3", "Connection", live.reduce_connection),
-    ("sqlite3", "Cursor", refuse("cursors do not survive a restore; run the query again")),
+    ("sqlite3", "Connection", databases.reduce_connection),
+    ("sqlite3", "Cursor", databases.reduce_cursor),
+    ("sqlite3", "Row", databases.reduce_row),
     ("logging", "Logger", live.reduce_logger),
     *ended.BY_LIBRARY,
     ("concurrent.futures._base", "Executor", refuse("its workers do not survive a restore; make it again")),

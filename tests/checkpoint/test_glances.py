@@ -72,7 +72,7 @@ def look(value: Any, names: dict[str, Any]) -> Any:
     table.root(value, 1, 1)
     table.root(names, "namespace", identity.LIVE)
     table.begin(1)
-    return table.glance([value])
+    return table.glance((value,))
 
 
 @pytest.mark.parametrize(("make", "change"), CHANGES)

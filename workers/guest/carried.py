@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from . import births, entropy
+from .checkpoints.identity import globals_named
 from .values import decode, encode
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ class Carried:
         self._family = family
         self._namespace = namespace
         self._sources = sources
+        #: Which texts were looked through, and what those import that import what is inside packages.
+        self._looked_through: set[str] = set()
         self._dotted: dict[str, set[str]] = {}
 
     def state(self) -> dict[str, Any]:
@@ -112,15 +115,19 @@ class Carried:
 
         The namespace only knows the package; without them ``a.b`` would be missing after a restore.
         """
-        found: set[str] = set()
-        for filename, code in self._sources.texts().items():
-            if filename not in self._dotted:
-                self._dotted[filename] = _dotted_imports(code)
-            found |= self._dotted[filename]
-        return sorted(name for name in found if name in sys.modules)
+        now = set(self._sources.texts().values())
+        for code in now - self._looked_through:
+            dotted = _dotted_imports(code)
+            if dotted:
+                self._dotted[code] = dotted
+        self._looked_through = now
+        self._dotted = {code: dotted for code, dotted in self._dotted.items() if code in now}
+        return sorted({name for dotted in self._dotted.values() for name in dotted if name in sys.modules})
 
 
 def _dotted_imports(code: str) -> set[str]:
+    if "import" not in code:
+        return set()
     try:
         tree = ast.parse(code)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -171,8 +178,7 @@ def _set_temporary_names(state: Any) -> None:
 def _shown_warnings() -> dict[str, list[Any]]:
     """Return which warnings were shown for lines of libraries; those of the code's own lines are in its namespace."""
     shown: dict[str, list[Any]] = {}
-    for name, module in list(sys.modules.items()):
-        registry = getattr(module, "__warningregistry__", None)
+    for name, registry in globals_named(sys.modules, "__warningregistry__"):
         if name != "__main__" and type(registry) is dict:
             entries = [each for each in registry if isinstance(each, tuple) and len(each) == _ENTRY]
             shown[name] = [[text, kind.__module__, kind.__qualname__, line] for text, kind, line in entries]

@@ -108,7 +108,7 @@ class Checkpoints:
         guest's own as JSON data, and `texts` are long texts of it: they are stored with the namespace, and again only
         where they changed.
         """
-        with untraced(), self._watch.running():
+        with untraced(), self._watch:
             return self._keeper.save(self._watch, touched, strict=strict, trial=trial, runtime=runtime, texts=texts)
 
     def take_back(self) -> None:
@@ -120,12 +120,16 @@ class Checkpoints:
 
         Runs no code of the session. Returns whether it came to its end before `stop` said that there is more to do.
         """
-        with untraced(), self._watch.running():
+        with untraced(), self._watch:
             return self._keeper.verify(self._watch, stop)
 
     def reports(self) -> list[NameReport]:
         """Return what became of each name at the checkpoint made just now."""
         return self._keeper.reports()
+
+    def losses(self) -> list[NameReport]:
+        """Return what became of the names that were not kept as they are at the checkpoint made just now."""
+        return self._keeper.reports(self._keeper.losses())
 
     def states_lost(self) -> dict[str, str]:
         """Return which states of the process lost something at the checkpoint made just now, in words, and why."""
@@ -154,7 +158,7 @@ class Checkpoints:
             self._watch,
             self._pages,
         )
-        with untraced(), self._watch.running():
+        with untraced(), self._watch:
             loaded = restoration.run()
             self._keeper = self._new_keeper()
             self._keeper.adopt(manifest, loaded)

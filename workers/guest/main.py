@@ -314,7 +314,7 @@ class Guest:
         send = self._image(None)
         self.hub.send({"t": "checkpoint", "stream": send()})
         self._given = self.checkpoints.generation
-        self.losses.take(self.checkpoints.reports(), self.namespace.dict, self.checkpoints.states_lost())
+        self.losses.take(self.checkpoints.losses(), self.namespace.dict, self.checkpoints.states_lost())
 
     def _step_image(self, statement: int, line: int) -> tuple[Message, Iterable[tuple[str, str]]]:
         """Return the message that ends a step before a statement, and what would be lost by it."""
@@ -330,7 +330,7 @@ class Guest:
             "steps": self.steps.state(),
         }
         send = self._image(progress, trial=True)
-        users = [each for each in self.checkpoints.reports() if each.name not in ENGINE_INTERNALS]
+        users = [each for each in self.checkpoints.losses() if each.name not in ENGINE_INTERNALS]
         lose = [
             *self.losses.new(users, self.namespace.dict),
             *self.losses.new_states(self.checkpoints.states_lost()),

@@ -6,30 +6,19 @@ changes are stored, and put on top of whatever the next guest is born with.
 
 from __future__ import annotations
 
-import functools
 import importlib
 import os
-import re
 import sys
 import warnings
 from typing import TYPE_CHECKING, Any
 
 from . import options
-from .identity import memory, native
+from .identity import memory
+from .inside import lies_inside
+from .standing import Standing, current_folder, is_plain_filter, loggers_set_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-
-#: Parts of a filter of warnings: action, message, category, module, line.
-_FILTER_PARTS = 5
-_PATTERNS = (type(None), str, re.Pattern)
-
-
-def _folder() -> str:
-    try:
-        return os.getcwd()
-    except OSError:
-        return "/"
 
 
 class Birth:
@@ -39,7 +28,7 @@ class Birth:
         self.environ = dict(os.environ)
         self.encoded = dict(getattr(os.environ, "_data", {}))
         self.path = list(sys.path)
-        self.cwd = _folder()
+        self.cwd = current_folder()
         self.filters = list(warnings.filters)
         self.recursion = sys.getrecursionlimit()
         self.loggers = _loggers()
@@ -85,8 +74,9 @@ def capture_early() -> dict[str, Any]:
     if sys.path != birth.path:
         places = {entry: place for place, entry in reversed(list(enumerate(birth.path)))}
         early["path"] = [places.get(entry, entry) for entry in sys.path]
-    if _folder() != birth.cwd:
-        early["cwd"] = _folder()
+    folder = current_folder()
+    if folder != birth.cwd:
+        early["cwd"] = folder
     if sys.getrecursionlimit() != birth.recursion:
         early["recursion"] = sys.getrecursionlimit()
     loggers, silenced = _loggers(), _silenced()
@@ -129,7 +119,7 @@ def apply_early(early: dict[str, Any]) -> list[str]:
     sys.setrecursionlimit(early.get("recursion", birth.recursion))
     folder = early.get("cwd", birth.cwd)
     try:
-        if folder != _folder():
+        if folder != current_folder():
             os.chdir(folder)
     except OSError as error:
         return [f"the current folder {folder!r} is not there: {error.strerror}"]
@@ -140,10 +130,11 @@ def _known(entry: str | int) -> bool:
     return isinstance(entry, str) or entry < len(birth.path)
 
 
-def capture_late(seen: dict[str, Any] | None = None) -> dict[str, Any]:
+def capture_late(seen: dict[str, Any] | None = None, standing: Standing | None = None) -> dict[str, Any]:
     """Return the state that is put back after everything else, as values to pickle.
 
-    `seen` has what `peek` gave for parts that are known: a part that is still the same is `UNREAD`.
+    `seen` has what `peek` gave for parts that are known: a part that is still the same is `UNREAD`. So are the filters
+    of warnings where `standing` is given, which lasts.
     """
     late: dict[str, Any] = {}
     for key, (module, read_from) in _SOURCES.items():
@@ -151,32 +142,18 @@ def capture_late(seen: dict[str, Any] | None = None) -> dict[str, Any]:
             before = seen.get(key) if seen is not None else None
             same = before is not None and before == peek(key)
             late[key] = UNREAD if same else read_from(sys.modules[module])
-    if "logging" in sys.modules:
-        loggers = _loggers_set_up(sys.modules["logging"])
+    if "logging" in sys.modules and (standing is None or standing.loggers):
+        loggers = loggers_set_up(sys.modules["logging"])
         if loggers:
             late["loggers"] = loggers
-    if list(warnings.filters) != birth.filters:
-        late["warnings"] = list(warnings.filters)
+    if warnings.filters != birth.filters:
+        late["warnings"] = list(warnings.filters) if standing is None else UNREAD
     return late
 
 
 def read(key: str) -> Any:
     """Return one part of `capture_late`."""
     return capture_late()[key]
-
-
-def _loggers_set_up(logging: Any) -> list[Any]:
-    """Return the loggers beside the root that hand what they are told to somebody, or hold it back.
-
-    Libraries give a handler that does nothing to their own when they are imported, as they are advised to.
-    """
-    silent = logging.NullHandler
-    return [
-        logger
-        for _, logger in sorted(logging.Logger.manager.loggerDict.items())
-        if type(logger) is not logging.PlaceHolder
-        and (logger.filters or any(type(each) is not silent for each in logger.handlers))
-    ]
 
 
 #: What to call these states; none of it is a name that a variable can have.
@@ -205,43 +182,22 @@ _SOURCES: dict[str, tuple[str, Callable[[Any], Any]]] = {
 
 
 def peek(key: str) -> Any:
-    """Return what is equal as long as a generator's state is; None if only reading it tells, which takes far longer.
-
-    The state lies in the memory of the generator itself. That is tried once, with a generator of its own.
-    """
+    """Return what is equal as long as a generator's or context's state is; None if only reading it tells."""
     if key == "random":
         generator: Any = getattr(sys.modules["random"].getstate, "__self__", None)
-        if type(generator) is sys.modules["random"].Random and _lies_inside("random"):
+        if type(generator) is sys.modules["random"].Random and lies_inside(type(generator)):
             return memory(generator), generator.gauss_next
     if key == "numpy":
         module: Any = sys.modules["numpy.random"]
         generator = getattr(module.get_state, "__self__", None)
-        if type(generator) is module.RandomState and _lies_inside("numpy"):
+        if type(generator) is module.RandomState and lies_inside(type(generator)):
             source = generator._bit_generator
             return (memory(generator), memory(source)) if type(source) is module.MT19937 else None
+    if key == "decimal":
+        decimal: Any = sys.modules["decimal"]
+        context = decimal.getcontext()
+        return memory(context) if type(context) is decimal.Context and lies_inside(decimal.Context) else None
     return None
-
-
-@functools.cache
-def _lies_inside(key: str) -> bool:
-    """Whether every kind of draw from a generator changes its memory."""
-    if not native:
-        return False
-    if key == "random":
-        generator: Any = sys.modules["random"].Random(1)
-        return _changes(lambda: memory(generator), [generator.random] * 3)
-    state: Any = sys.modules["numpy.random"].RandomState(1)
-    source = state._bit_generator
-    # The second number of two that are drawn at once only changes whether there is another.
-    return _changes(lambda: memory(state) + memory(source), [state.random_sample, *[state.standard_normal] * 4])
-
-
-def _changes(look: Callable[[], bytes], draws: list[Callable[[], Any]]) -> bool:
-    seen = [look()]
-    for draw in draws:
-        draw()
-        seen.append(look())
-    return len(set(seen)) == len(seen)
 
 
 def mark(key: str, value: Any, before: Any = None) -> Any:
@@ -260,19 +216,10 @@ def mark(key: str, value: Any, before: Any = None) -> Any:
         return repr(value)
     if key == "logging" and not value.handlers:
         return value.level, value.propagate, value.disabled
-    if key == "warnings" and (value == before or all(map(_is_plain_filter, value))):
+    if key == "warnings" and (value == before or all(map(is_plain_filter, value))):
         # Held, so that the same filters are found by identity.
         return value
     return None
-
-
-def _is_plain_filter(each: Any) -> bool:
-    """Whether a filter can be held: it leads to no class of the session."""
-    if type(each) is not tuple or len(each) != _FILTER_PARTS:
-        return False
-    action, message, category, module, line = each
-    patterns = type(message) in _PATTERNS and type(module) in _PATTERNS
-    return patterns and type(action) is str and type(line) is int and category.__module__ != "__main__"
 
 
 def apply_late(late: dict[str, Any], early: Mapping[str, Any]) -> None:

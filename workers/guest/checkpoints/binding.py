@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from . import ambient, atoms
 from .identity import changed_names, plain_names
 from .known import AMBIENT, Known, Pass
+from .standing import Standing
 from .units import Root, closure
 
 if TYPE_CHECKING:
@@ -27,7 +28,11 @@ def begin(
     full = touched is None or touched.everything or (touched.resumed and _suspended(known))
     full = full or (touched is not None and touched.adrift(lambda key: _has_code(known, key)))
     # First, so that a new variable is the last name.
-    late = ambient.capture_late(None if full or strict else known.peeks)
+    standing, early = known.standing, known.early
+    lasts = not (full or strict) and standing is not None and standing.lasts()
+    if standing is None or not lasts:
+        standing, early = Standing(), ambient.capture_early()
+    late = ambient.capture_late(None if full or strict else known.peeks, standing if lasts else None)
     states = {AMBIENT + key: value for key, value in late.items()}
     values = states | plain_names(namespace)
     for name in protected:
@@ -37,9 +42,9 @@ def begin(
     addresses: dict[str, int] = {}
     for name, value in states.items():
         _compare_state(known, name, value, changed, steady, addresses)
-    new = sum(name not in known.ids for name in changed)
+    new = len(changed - known.ids.keys())
     gone = set(known.ids.keys() - values.keys()) if len(values) - new != len(known.ids) else set()
-    return Pass(values, changed, gone, full, addresses, steady)
+    return Pass(values, changed, gone, full, addresses, steady, early, standing)
 
 
 def _compare_state(
@@ -132,6 +137,8 @@ def _bind_names(known: Known, run: Pass, previous: dict[str, int]) -> None:
             waiting.append(name)
         else:
             known.atoms[name] = atom
+    if previous or waiting:
+        known.named = None
     if not waiting:
         return
     kept = {id(values[name]): root for name, root in known.roots.items() if name not in run.addresses}

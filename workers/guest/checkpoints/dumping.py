@@ -30,11 +30,13 @@ class _Dump:
         self._table = table
         self._writer = writer
         self._live = live
-        self._names = {root: name for name, root in reversed(known.roots.items())}
+        self._names = known.names_of_roots()
+        #: What a glance gave at units that are pickled.
+        self._glances: dict[int, Any] = {}
 
     def all(self) -> None:
         known, run = self._known, self._run
-        waiting = sorted((number for number in run.dirty if self._is_other(known.units[number])), key=self._rank)
+        waiting = sorted(self._others(), key=self._rank)
         while waiting:
             found: set[int] = set()
             for number in waiting:
@@ -52,27 +54,36 @@ class _Dump:
     def _values(self, unit: Unit) -> list[Any]:
         return [self._run.values[self._names[root.number]] for root in unit.roots]
 
-    def _is_other(self, unit: Unit) -> bool:
-        """Whether a unit may not be what is stored of it."""
-        if unit.unloaded and unit.number not in self._run.loosened:
-            # What is stored of it stays as it is, with its large buffers.
-            return not all(value is lost for value, lost in zip(self._values(unit), unit.unloaded, strict=True))
-        return not self._same(unit)
+    def _others(self) -> list[int]:
+        """Return the units that may not be what is stored of them."""
+        units, names = self._known.units, self._names
+        looked_at = [units[number] for number in self._run.dirty]
+        plain = [
+            (unit.number, tuple([names[root.number] for root in unit.roots]), unit.glance)
+            for unit in looked_at
+            if unit.glance is not None
+        ]
+        # Taken before any is pickled: what a hook changes meanwhile is seen at the next checkpoint.
+        self._glances = self._table.differing(plain, self._run.values)
+        return [*self._glances, *(unit.number for unit in looked_at if unit.glance is None and self._is_loaded(unit))]
 
-    def _same(self, unit: Unit) -> bool:
-        """Whether a glance tells that the unit did not change."""
-        if unit.glance is None:
-            return False
-        self._table.begin(unit.number)
-        return bool(self._table.glance(self._values(unit)) == unit.glance)
+    def _is_loaded(self, unit: Unit) -> bool:
+        """Whether a unit has anything new to be stored; else what is stored stays as it is, with its large buffers."""
+        if not unit.unloaded or unit.number in self._run.loosened:
+            return True
+        return not all(value is lost for value, lost in zip(self._values(unit), unit.unloaded, strict=True))
+
+    def _glance(self, unit: Unit, values: list[Any]) -> Any:
+        if unit.number in self._glances:
+            return self._glances.pop(unit.number)
+        return self._table.glance(tuple(values)) if unit.stream is None or unit.small else None
 
     def _unit(self, unit: Unit) -> set[int]:
         """Pickle one unit; returns the units it refers to now and did not before."""
         known, names = self._known, self._names
         hits = self._table.begin(unit.number)
         values = self._values(unit)
-        # Taken first: what a hook changes meanwhile is seen at the next checkpoint.
-        glance = self._table.glance(values) if unit.stream is None or unit.small else None
+        glance = self._glance(unit, values)
         for root, value in zip(unit.roots, values, strict=True):
             root.type = report.type_name(value)
 

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from . import recipes
 from .definitions import importable
+from .identity import memory
+from .inside import lies_inside
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,7 +72,7 @@ def _parts(kind: type) -> Callable[[Any], list[Any]] | None:
 
 
 def _of_random(thing: Any) -> list[Any]:
-    return [thing.getstate()]
+    return [memory(thing), thing.gauss_next] if lies_inside(type(thing)) else [thing.getstate()]
 
 
 def _of_generator(thing: Any) -> list[Any]:
@@ -78,7 +80,7 @@ def _of_generator(thing: Any) -> list[Any]:
 
 
 def _of_source(thing: Any) -> list[Any]:
-    return [thing.state, thing.seed_seq]
+    return [memory(thing) if lies_inside(type(thing)) else thing.state, thing.seed_seq]
 
 
 def _of_seeds(thing: Any) -> list[Any]:

@@ -14,12 +14,11 @@ import signal
 import sys
 import threading
 import warnings
-from contextlib import contextmanager
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from types import FrameType
 
 # One hook may take this long. Pickling a large array in C takes tens of milliseconds per gigabyte, so a hook
@@ -44,7 +43,7 @@ class Watch:
         self._since: int | None = None
         self._idle = False
         """Whether the first hook is to start the clock: most checkpoints call none, and starting it is dear."""
-        self._stop: Callable[[], None] = lambda: None
+        self._stop: Callable[[], None] | None = None
         self.seconds = seconds
 
     def call(self, hook: Callable[..., Any], *args: Any) -> Any:
@@ -61,15 +60,14 @@ class Watch:
         finally:
             self._since = outer
 
-    @contextmanager
-    def running(self) -> Iterator[None]:
+    def __enter__(self) -> None:
         """Count the time of hooks while the body runs; a timer of the user's own goes on afterwards where it was."""
-        self._idle = threading.current_thread() is threading.main_thread()
-        try:
-            yield
-        finally:
-            self._idle = False
-            stop, self._stop = self._stop, lambda: None
+        self._idle = threading.get_ident() == threading.main_thread().ident
+
+    def __exit__(self, *_: object) -> None:
+        self._idle = False
+        stop, self._stop = self._stop, None
+        if stop is not None:
             stop()
 
     def _start(self) -> None:
@@ -115,42 +113,47 @@ def hooks_running() -> bool:
     return _running > 0
 
 
-@contextmanager
-def untraced() -> Iterator[None]:
+class untraced:  # noqa: N801 - used as a function is
     """Run the body with output discarded, the collector off, and the global generators put back after it."""
-    global _running, _before  # noqa: PLW0603 - as above
-    _before = None
-    process = os.getpid()
-    streams = sys.stdout, sys.stderr
-    collecting = gc.isenabled()
-    gc.disable()
-    sys.stdout = sys.stderr = _Sink()
-    _running += 1
-    try:
-        yield
-    finally:
+
+    __slots__ = ("_collecting", "_process", "_streams")
+
+    def __enter__(self) -> None:
+        global _running, _before  # noqa: PLW0603 - as above
+        _before = None
+        self._process = os.getpid()
+        self._streams = sys.stdout, sys.stderr
+        self._collecting = gc.isenabled()
+        gc.disable()
+        sys.stdout = sys.stderr = _Sink()
+        _running += 1
+
+    def __exit__(self, *_: object) -> None:
+        global _running  # noqa: PLW0603 - as above
         _running -= 1
-        if os.getpid() != process:
+        if os.getpid() != self._process:
             os._exit(0)
-        sys.stdout, sys.stderr = streams
+        sys.stdout, sys.stderr = self._streams
         _put_back()
-        if collecting:
+        if self._collecting:
             gc.enable()
 
 
-@contextmanager
-def unwarned() -> Iterator[None]:
+class unwarned:  # noqa: N801 - used as a function is
     """Run the body with warnings discarded: what Python will one day refuse to pickle is stored as long as it can be.
 
     `warnings.catch_warnings` would leave a trace: told of a change, the module forgets what it showed, and shows it
     again.
     """
-    filters = warnings.filters
-    warnings.filters = [("ignore", None, Warning, None, 0)]
-    try:
-        yield
-    finally:
-        warnings.filters = filters
+
+    __slots__ = ("_filters",)
+
+    def __enter__(self) -> None:
+        self._filters = warnings.filters
+        warnings.filters = [("ignore", None, Warning, None, 0)]
+
+    def __exit__(self, *_: object) -> None:
+        warnings.filters = self._filters
 
 
 def _put_back() -> None:

@@ -11,6 +11,7 @@ two, and never leave the process.
 from __future__ import annotations
 
 import hashlib
+import types
 from typing import TYPE_CHECKING, Any, Final
 
 from ..native_parts import load
@@ -30,6 +31,7 @@ __all__ = [
     "cuts",
     "digests",
     "extension",
+    "globals_named",
     "native",
     "plain_names",
 ]
@@ -138,12 +140,16 @@ class PythonTable:
         self._layouts = []
         return self._layouts
 
-    def glance(self, _values: list[Any]) -> tuple[Any, ...] | None:
+    def glance(self, _values: tuple[Any, ...]) -> tuple[Any, ...] | None:
         """Return what is equal as long as the roots of the unit are stored as they are; None if only pickling tells.
 
         To walk through them in Python takes longer than to pickle them.
         """
         return None
+
+    def differing(self, units: list[tuple[int, tuple[str, ...], Any]], _values: dict[str, Any]) -> dict[int, Any]:
+        """Glance at units (number, names, what a glance gave); return what it gives where that differs, by number."""
+        return dict.fromkeys([number for number, _names, _before in units])
 
     def root(self, thing: Any, pid: Any, unit: int) -> None:
         """Make `thing` (which is not held) a root of `unit`, met elsewhere as `pid`."""
@@ -235,6 +241,18 @@ def python_changed_names(values: dict[str, Any], ids: dict[str, int]) -> list[st
     return [name for name, value in values.items() if ids.get(name) != id(value)]
 
 
+def python_globals_named(modules: dict[str, Any], name: str) -> list[tuple[str, Any]]:
+    """Return which modules have a global of that name, with its value; no code of theirs runs."""
+    found: list[tuple[str, Any]] = []
+    for home, module in list(modules.items()):
+        if issubclass(type(module), types.ModuleType):
+            # A module that loads itself when it is first asked for something is not asked.
+            names = object.__getattribute__(module, "__dict__")
+            if name in names:
+                found.append((home, names[name]))
+    return found
+
+
 #: The version in C, if it was built.
 extension: Any = load("_checkpoint")
 #: Whether it is used.
@@ -249,6 +267,9 @@ cuts: Callable[[Any, int], list[int]] = extension.cuts if native else python_cut
 plain_names: Callable[[dict[Any, Any]], dict[str, Any]] = extension.plain_names if native else python_plain_names
 changed_names: Callable[[dict[str, Any], dict[str, int]], list[str]] = (
     extension.changed_names if native else python_changed_names
+)
+globals_named: Callable[[dict[str, Any], str], list[tuple[str, Any]]] = (
+    extension.globals_named if native else python_globals_named
 )
 #: A digest of the memory of an object itself. There is no substitute: who asks must do without it.
 memory: Callable[[Any], bytes] = extension.memory if native else bytes

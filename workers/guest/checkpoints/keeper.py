@@ -98,8 +98,7 @@ class Keeper:
         self._settle()
         if trial:
             self._before = self._known.copy(), set(self._suspects)
-        early = ambient.capture_early()
-        known, live = self._known, dict(self._live())
+        known, live = self._known, self._live()
         run = begin(known, self._namespace, self._protected, touched, strict=strict)
         self._writer.begin(self._namespace, watch)
         self._library.begin(known.generation + 1)
@@ -114,7 +113,7 @@ class Keeper:
             self._table.live(live)
             with unwarned():
                 dump(known, run, self._table, self._writer, live)
-            delta = self._finish(run, live, early, dict(runtime or {}), dict(texts or {}))
+            delta = self._finish(run, live, dict(runtime or {}), dict(texts or {}))
             self._suspects.clear()
             return delta
         finally:
@@ -169,7 +168,6 @@ class Keeper:
         self,
         run: Pass,
         live: Mapping[str, object],
-        early: dict[str, Any],
         runtime: dict[str, Any],
         texts: dict[str, str],
     ) -> Delta:
@@ -186,7 +184,7 @@ class Keeper:
         tell_names(known, run, data)
         tell("losses", known.losses, losses, data)
         tell("absent", known.told_absent, known.absent, data)
-        tell("early", known.early, early, data)
+        tell("early", known.early, run.early, data)
         tell("runtime", known.runtime, runtime, data)
         retired += tell_texts(known, self._library, texts, data)
         known.settle(run)
@@ -301,10 +299,15 @@ class Keeper:
             if status == "lost"
         }
 
-    def reports(self) -> list[report.NameReport]:
-        """Return what became of each name at the last checkpoint, which was made just now."""
+    def losses(self) -> list[str]:
+        """Return the names that were not kept as they are at the last checkpoint, in the order of the namespace."""
+        known = self._known
+        return [name for name in known.order if name in known.losses] if known.losses else []
+
+    def reports(self, names: list[str] | None = None) -> list[report.NameReport]:
+        """Return what became of some names, or of each, at the last checkpoint, which was made just now."""
         known, made = self._known, []
-        for name in known.order:
+        for name in known.order if names is None else names:
             if name.startswith(AMBIENT):
                 continue
             value = self._namespace[name]

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .lost import Lost
     from .pieces import Record
     from .restoring import Loaded
+    from .standing import Standing
     from .stream import Written
 
 __all__ = ["AMBIENT", "FORMAT", "Delta", "Known", "Pass", "escaped", "unescaped"]
@@ -47,6 +48,9 @@ class Pass:
     """What stands for the address of a value that is made anew each time."""
     steady: set[int]
     """Units of such values whose state is what it was."""
+    early: dict[str, Any]
+    """The state of the process that must be in place before anything else."""
+    standing: Standing
     dirty: set[int] = field(default_factory=set)
     """Units that are looked at."""
     loosened: set[int] = field(default_factory=set)
@@ -70,6 +74,8 @@ class Known:
     unloaded: dict[str, Lost] = field(default_factory=dict)
     """What stands for imports that failed at the restore: their atoms stay as long as the names are bound to it."""
     roots: dict[str, int] = field(default_factory=dict)
+    named: dict[int, str] | None = None
+    """The first name of each root; None where it is to be found out anew."""
     unit_of: dict[int, int] = field(default_factory=dict)
     units: dict[int, Unit] = field(default_factory=dict)
     small: set[int] = field(default_factory=set)
@@ -87,6 +93,7 @@ class Known:
     """Those of the last checkpoint: what the process that made it could not load."""
     marks: dict[str, Any] = field(default_factory=dict)
     peeks: dict[str, Any] = field(default_factory=dict)
+    standing: Standing | None = None
 
     def copy(self) -> Known:
         """Return what is known now, whatever the next checkpoint makes of this; no byte is copied."""
@@ -97,6 +104,12 @@ class Known:
                 setattr(same, each.name, value.copy())
         same.units = {number: unit.copy() for number, unit in self.units.items()}
         return same
+
+    def names_of_roots(self) -> dict[int, str]:
+        """Return the first name of each root."""
+        if self.named is None:
+            self.named = {root: name for name, root in reversed(self.roots.items())}
+        return self.named
 
     def number(self) -> int:
         """Return a number that no root or unit has had."""
@@ -138,6 +151,7 @@ class Known:
     def settle(self, run: Pass) -> None:
         """Take the names of a checkpoint that was made for those of the last one."""
         self.generation += 1
+        self.standing = run.standing
         for name in run.gone:
             del self.ids[name]
         for name in run.changed:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-__all__ = ["apply", "changed", "unkept"]
+__all__ = ["apply", "as_configured", "changed", "configured", "unkept"]
 
 _SCALARS = (int, float, str, bool, type(None))
 
@@ -93,6 +93,35 @@ _looked_at: dict[str, tuple[dict[Any, Any], dict[str, Any], dict[str, str]]] = {
 def changed() -> dict[str, dict[str, Any]]:
     """Return the options that are not the library's own, as JSON data, by library."""
     return {library: kept for library in _LIBRARIES if (kept := _look(library)[0])}
+
+
+def configured() -> list[Any]:
+    """Return copies of what all of them are kept in now, for `as_configured`."""
+    *dicts, errors = _kept_in()
+    return [*(kept_in if kept_in is None else _copy(kept_in) for kept_in in dicts), errors]
+
+
+def as_configured(before: list[Any]) -> bool:
+    """Whether all of them are as `configured` found them."""
+    *dicts, errors = _kept_in()
+    return errors is before[-1] and all(map(_same_if_any, before, dicts))
+
+
+def _kept_in() -> tuple[Any, ...]:
+    """Return what options are kept in, by library, None where it is not loaded; last, what is never changed itself."""
+    loaded = sys.modules.get
+    config, printing = loaded("pandas._config.config"), loaded("numpy._core.printoptions")
+    umath, matplotlib = loaded("numpy._core.umath"), loaded("matplotlib")
+    return (
+        config._global_config if config is not None else None,
+        printing.format_options.get() if printing is not None else None,
+        matplotlib.rcParams if matplotlib is not None else None,
+        umath._extobj_contextvar.get() if umath is not None else None,
+    )
+
+
+def _same_if_any(before: dict[Any, Any] | None, now: dict[Any, Any] | None) -> bool:
+    return before is now if before is None or now is None else _same(before, now)
 
 
 def unkept(library: str) -> dict[str, str]:

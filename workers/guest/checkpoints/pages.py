@@ -7,16 +7,14 @@
 
 from __future__ import annotations
 
+import mmap
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from . import identity
 from .pieces import BLOCK, PAGE
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-__all__ = ["LEAST", "Pages"]
+__all__ = ["LEAST", "Pages", "whole_pages"]
 
 #: Buffers below this are compared by their bytes: a write to a watched page costs a microsecond the first time.
 LEAST = 256 << 10
@@ -30,6 +28,9 @@ class Pages:
         self._faults = faults
         self._map = map_
         self._identity = _identity(faults), _identity(map_)
+        self._counts: bool | None = None
+        #: How many faults there had been when no watched page was found written to.
+        self._clean: int | None = None
 
     @classmethod
     def open(cls) -> Pages | None:
@@ -52,7 +53,7 @@ class Pages:
 
     def arm(self, address: int, size: int) -> bool:
         """Watch memory from now on; whether that is possible."""
-        start, end = _whole_pages(address, size)
+        start, end = whole_pages(address, size)
         if size < LEAST or not self._ours():
             return False
         try:
@@ -66,7 +67,7 @@ class Pages:
 
         The first and the last are among them where they have part of a page: that part is not watched.
         """
-        start, end = _whole_pages(address, size)
+        start, end = whole_pages(address, size)
         if not self._ours():
             return None
         try:
@@ -82,17 +83,47 @@ class Pages:
             blocks.update(range((first - address) // BLOCK, (after - 1 - address) // BLOCK + 1))
         return sorted(blocks)
 
-    def written(self, places: Iterable[tuple[int, int, int]]) -> set[int]:
-        """Return what of watched memory, `(key, address, size)`, may have been written to; they stay as they are."""
-        if not self._ours():
-            return {key for key, _address, _size in places}
-        return {key for key, address, size in places if self._touched(*_whole_pages(address, size))}
+    def written(self, places: list[tuple[int, int, int]], *, all_: bool) -> set[int]:
+        """Return what of watched memory, `(key, start, end)`, may have been written to; they stay as they are.
 
-    def _touched(self, start: int, end: int) -> bool:
+        Where it was `all_` of it and none was, it is asked again only after a fault: without one, nobody can have
+        written to a page that is watched. To look through half a gigabyte takes longer than a small checkpoint.
+        """
+        if not self._ours():
+            return {key for key, _start, _end in places}
+        if self._counts is None:
+            self._counts = bool(places) and self._faults_are_counted()
+        # Before the look: what is written meanwhile is a fault after it.
+        faults = self._native.pages_faults() if self._counts else None
+        if faults is not None and faults == self._clean:
+            return set()
+        found: set[int] = self._native.pages_touched(self._map, places)
+        self._clean = faults if all_ and not found else None
+        return found
+
+    def _faults_are_counted(self) -> bool:
+        """Whether a write to a watched page counts as a fault, also one by the kernel: tried with memory of our own."""
         try:
-            return bool(self._native.pages_written(self._map, start, end, 0))
+            source, sink = os.pipe()
         except OSError:
-            return True
+            return False
+        try:
+            with mmap.mmap(-1, 2 * PAGE) as memory:
+                start, end = whole_pages(self.address(memoryview(memory)), len(memory))
+                memory[0] = memory[PAGE] = 1
+                self._native.pages_arm(self._faults, start, end)
+                counts = [self._native.pages_faults()]
+                memory[0] = 2
+                counts.append(self._native.pages_faults())
+                os.write(sink, b"3")
+                os.readv(source, [memoryview(memory)[PAGE:]])
+                counts.append(self._native.pages_faults())
+                return bool(counts[0] < counts[1] < counts[2])
+        except OSError:
+            return False
+        finally:
+            os.close(source)
+            os.close(sink)
 
     def _ours(self) -> bool:
         """Whether the descriptors are still what was opened: code can close them, and open others in their place."""
@@ -107,5 +138,5 @@ def _identity(descriptor: int) -> tuple[int, int, int] | None:
     return found.st_dev, found.st_ino, found.st_mode
 
 
-def _whole_pages(address: int, size: int) -> tuple[int, int]:
+def whole_pages(address: int, size: int) -> tuple[int, int]:
     return address + -address % PAGE, (address + size) // PAGE * PAGE

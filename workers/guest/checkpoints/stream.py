@@ -56,8 +56,12 @@ def without_frames(data: bytes) -> bytes:
     """Return one pickle without its frames."""
     # Views: a copy of a value of four gigabytes, and then another, is more than a session may have of memory.
     view = memoryview(data)
-    parts = [view[:_HEAD]]
     at, size = _HEAD, len(data)
+    if size > _HEAD + _FRAME_HEAD and data[at] == _FRAME_OPCODE:
+        (length,) = _FRAME.unpack_from(data, at + 1)
+        if at + _FRAME_HEAD + length == size:
+            return data[:at] + data[at + _FRAME_HEAD :]
+    parts = [view[:_HEAD]]
     while at < size:
         if data[at] == _FRAME_OPCODE:
             (length,) = _FRAME.unpack_from(data, at + 1)

@@ -141,7 +141,8 @@ def groups(
 ) -> list[list[int]]:
     """Return the sets of units that must become one: those of a pair, and those of a circle reached from `starts`."""
     # Most of what changes refers to nothing: a circle that it is in would lead on from it.
-    circles, couples = _circles(list(filter(follow, starts)), follow), list(pairs)
+    leading, couples = list(filter(follow, starts)), list(pairs)
+    circles = _circles(leading, follow) if leading else []
     if not circles and not couples:
         return []
     parent: dict[int, int] = {}

@@ -15,6 +15,7 @@ from .hooks import unwarned
 from .identity import DIGEST, changed_names, digests, plain_names
 from .known import AMBIENT
 from .lost import Lost
+from .pages import whole_pages
 from .pieces import BLOCK
 from .stream import Writer
 
@@ -41,14 +42,14 @@ def written_to(known: Known, pages: Pages | None, expected: AbstractSet[int]) ->
     """
     if pages is None:
         return set()
+    large = known.units.keys() - known.small
     places = [
-        (unit.number, record.address, record.size)
-        for unit in known.units.values()
-        if unit.buffers and unit.number not in expected
-        for record in unit.buffers
+        (number, *whole_pages(record.address, record.size))
+        for number in large - expected
+        for record in known.units[number].buffers
         if record.armed
     ]
-    return pages.written(places) if places else set()
+    return pages.written(places, all_=large.isdisjoint(expected)) if places else set()
 
 
 class _Stopped(BaseException):

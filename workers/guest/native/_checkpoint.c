@@ -11,6 +11,7 @@
 #include <stdint.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -245,8 +246,6 @@ static void digest_of(const uint8_t *at, size_t size, uint8_t out[16]) {
     memcpy(out + 8, &high, 8);
 }
 
-#include "_checkpoint_glance.h"
-
 static PyObject *table_begin(Table *self, PyObject *argument) {
     long unit = PyLong_AsLong(argument);
     if (unit == -1 && PyErr_Occurred()) return NULL;
@@ -257,6 +256,8 @@ static PyObject *table_begin(Table *self, PyObject *argument) {
     if (map_drop(&self->noted, 0) < 0) return NULL;
     return Py_NewRef(hits);
 }
+
+#include "_checkpoint_glance.h"
 
 static PyObject *table_segment(Table *self, PyObject *again) {
     PyObject *layouts = PyList_New(0);
@@ -397,6 +398,7 @@ static PyMethodDef table_methods[] = {
     {"begin", (PyCFunction)table_begin, METH_O, NULL},   {"root", (PyCFunction)table_root, METH_VARARGS, NULL},
     {"bind", (PyCFunction)table_bind, METH_VARARGS, NULL}, {"live", (PyCFunction)table_live, METH_O, NULL},
     {"segment", (PyCFunction)table_segment, METH_O, NULL}, {"glance", (PyCFunction)table_glance, METH_O, NULL},
+    {"differing", (PyCFunction)table_differing, METH_VARARGS, NULL},
     {"never", (PyCFunction)table_never, METH_O, NULL},   {"clear", (PyCFunction)table_clear, METH_NOARGS, NULL},
     {"join", (PyCFunction)table_join, METH_VARARGS, NULL}, {"forget", (PyCFunction)table_forget, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL}};
@@ -555,6 +557,39 @@ static PyObject *pages_written(PyObject *Py_UNUSED(module), PyObject *args) {
     return found;
 }
 
+/* Return the keys of memory, (key, start, end) each, that may have been written to; it stays as it is. */
+static PyObject *pages_touched(PyObject *Py_UNUSED(module), PyObject *args) {
+    int map;
+    PyObject *places;
+    if (!PyArg_ParseTuple(args, "iO!", &map, &PyList_Type, &places)) return NULL;
+    PyObject *found = PySet_New(NULL);
+    for (Py_ssize_t at = 0; found && at < PyList_GET_SIZE(places); at++) {
+        PyObject *key;
+        unsigned long long start, end;
+        if (!PyArg_ParseTuple(PyList_GET_ITEM(places, at), "OKK", &key, &start, &end)) Py_CLEAR(found);
+        int count = 0;
+        while (found && !count && start < end) {
+            struct region region;
+            struct scan scan = {.size = sizeof scan, .flags = SCAN_CHECK, .start = start, .end = end,
+                                .vec = (uint64_t)(uintptr_t)&region, .vec_len = 1, .category_mask = WRITTEN,
+                                .return_mask = WRITTEN};
+            count = ioctl(map, SCAN, &scan);
+            /* What cannot be asked about counts as written. */
+            if (count >= 0 && scan.walk_end <= start) count = -1;
+            start = scan.walk_end;
+        }
+        if (found && count && PySet_Add(found, key) < 0) Py_CLEAR(found);
+    }
+    return found;
+}
+
+/* Return how many faults of memory the threads of this process have had in all; a write to a watched page is one. */
+static PyObject *pages_faults(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused)) {
+    struct rusage usage;
+    if (getrusage(RUSAGE_SELF, &usage) < 0) return PyErr_SetFromErrno(PyExc_OSError);
+    return PyLong_FromLong(usage.ru_minflt + usage.ru_majflt);
+}
+
 static PyObject *address(PyObject *Py_UNUSED(module), PyObject *object) {
     Py_buffer buffer;
     if (PyObject_GetBuffer(object, &buffer, PyBUF_SIMPLE) < 0) return NULL;
@@ -572,6 +607,22 @@ static PyObject *plain_names(PyObject *Py_UNUSED(module), PyObject *namespace) {
     Py_ssize_t at = 0;
     while (made && PyDict_Next(namespace, &at, &name, &value))
         if (PyUnicode_CheckExact(name) && PyDict_SetItem(made, name, value) < 0) Py_CLEAR(made);
+    return made;
+}
+
+/* Return which modules have a global of that name, with its value; no code of theirs runs. */
+static PyObject *globals_named(PyObject *Py_UNUSED(module), PyObject *args) {
+    PyObject *modules, *wanted, *name, *module;
+    Py_ssize_t at = 0;
+    if (!PyArg_ParseTuple(args, "O!U", &PyDict_Type, &modules, &wanted)) return NULL;
+    PyObject *made = PyList_New(0);
+    while (made && PyDict_Next(modules, &at, &name, &module)) {
+        PyObject *value = PyModule_Check(module) ? PyDict_GetItemWithError(PyModule_GetDict(module), wanted) : NULL;
+        if (!value && !PyErr_Occurred()) continue;
+        PyObject *pair = value ? PyTuple_Pack(2, name, value) : NULL;
+        if (!pair || PyList_Append(made, pair) < 0) Py_CLEAR(made);
+        Py_XDECREF(pair);
+    }
     return made;
 }
 
@@ -601,6 +652,7 @@ static PyObject *memory(PyObject *Py_UNUSED(module), PyObject *object) {
 
 static PyMethodDef functions[] = {{"memory", memory, METH_O, NULL},
                                   {"plain_names", plain_names, METH_O, NULL},
+                                  {"globals_named", globals_named, METH_VARARGS, NULL},
                                   {"changed_names", changed_names, METH_VARARGS, NULL},
                                   {"digests", digests, METH_VARARGS, NULL},
                                   {"cuts", cuts, METH_VARARGS, NULL},
@@ -610,6 +662,8 @@ static PyMethodDef functions[] = {{"memory", memory, METH_O, NULL},
                                   {"arrange", arrange, METH_VARARGS, NULL},
                                   {"pages_open", pages_open, METH_NOARGS, NULL},
                                   {"pages_arm", pages_arm, METH_VARARGS, NULL},
+                                  {"pages_faults", pages_faults, METH_NOARGS, NULL},
+                                  {"pages_touched", pages_touched, METH_VARARGS, NULL},
                                   {"pages_written", pages_written, METH_VARARGS, NULL},
                                   {NULL, NULL, 0, NULL}};
 

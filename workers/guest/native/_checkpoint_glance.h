@@ -338,18 +338,16 @@ static int look(Glance *glance, PyObject *object) {
     return plain;
 }
 
-/* Return the digest of a list of values, which are the roots of the unit that was begun, and what it must hold; None if
- * only pickling tells. */
-static PyObject *table_glance(Table *self, PyObject *values) {
+/* The digest of the values of the unit that was begun, and what it must hold; None if only pickling tells. */
+static PyObject *glance_at(Table *self, PyObject *const *values, Py_ssize_t count) {
     Glance glance = {.table = self, .left = SALT[0], .right = SALT[1]};
-    if (!PyList_CheckExact(values)) return PyErr_Format(PyExc_TypeError, "a list is expected");
     if (map_make(&glance.met, 64) < 0) return PyErr_NoMemory();
     glance.held = PyList_New(0);
     glance.made = PyList_New(0);
     int plain = glance.held && glance.made ? 1 : -1;
-    for (Py_ssize_t at = 0; plain == 1 && at < PyList_GET_SIZE(values); at++) {
+    for (Py_ssize_t at = 0; plain == 1 && at < count; at++) {
         eat(&glance, (uint64_t)at);
-        plain = look(&glance, PyList_GET_ITEM(values, at));
+        plain = look(&glance, values[at]);
     }
     PyMem_Free(glance.met.entries);
     PyObject *made = NULL;
@@ -357,5 +355,38 @@ static PyObject *table_glance(Table *self, PyObject *values) {
     else if (plain == 0) made = Py_NewRef(Py_None);
     Py_XDECREF(glance.held);
     Py_XDECREF(glance.made);
+    return made;
+}
+
+static PyObject *table_glance(Table *self, PyObject *values) {
+    if (!PyTuple_CheckExact(values)) return PyErr_Format(PyExc_TypeError, "a tuple is expected");
+    return glance_at(self, &PyTuple_GET_ITEM(values, 0), PyTuple_GET_SIZE(values));
+}
+
+/* Glance at units, (number, names, glance) each, and return what it gives, by number, where that is not what it was. */
+static PyObject *table_differing(Table *self, PyObject *args) {
+    PyObject *units, *values, *number, *names, *before;
+    if (!PyArg_ParseTuple(args, "O!O!", &PyList_Type, &units, &PyDict_Type, &values)) return NULL;
+    PyObject *made = PyDict_New();
+    for (Py_ssize_t at = 0; made && at < PyList_GET_SIZE(units); at++) {
+        PyObject *now = NULL, *chosen = NULL, *hits = NULL;
+        if (PyArg_ParseTuple(PyList_GET_ITEM(units, at), "OO!O", &number, &PyTuple_Type, &names, &before))
+            hits = table_begin(self, number);
+        if (hits) chosen = PyTuple_New(PyTuple_GET_SIZE(names));
+        for (Py_ssize_t which = 0; chosen && which < PyTuple_GET_SIZE(names); which++) {
+            PyObject *value = PyDict_GetItemWithError(values, PyTuple_GET_ITEM(names, which));
+            if (value) PyTuple_SET_ITEM(chosen, which, Py_NewRef(value));
+            else Py_CLEAR(chosen);
+        }
+        if (chosen) now = table_glance(self, chosen);
+        int same = now ? PyObject_RichCompareBool(now, before, Py_EQ) : -1;
+        if (same < 0 || (!same && PyDict_SetItem(made, number, now) < 0)) {
+            if (!PyErr_Occurred()) PyErr_SetString(PyExc_KeyError, "a unit has no value");
+            Py_CLEAR(made);
+        }
+        Py_XDECREF(now);
+        Py_XDECREF(chosen);
+        Py_XDECREF(hits);
+    }
     return made;
 }

@@ -21,6 +21,8 @@ SIZE = 1 << 20
 class Counting:
     """The extension, and how often memory was looked through."""
 
+    pages_faults: Any
+
     def __init__(self, native: Any) -> None:
         self._native = native
         self.looks = 0

@@ -83,6 +83,8 @@ class Known:
     order: list[str] = field(default_factory=list)
     names: dict[str, Any] = field(default_factory=dict)
     texts: dict[str, tuple[int, int, Record]] = field(default_factory=dict)
+    told: dict[str, str] = field(default_factory=dict)
+    """The texts of the runtime that are among them, as they were given."""
     sources: set[str] = field(default_factory=set)
     early: dict[str, Any] = field(default_factory=dict)
     runtime: dict[str, Any] = field(default_factory=dict)

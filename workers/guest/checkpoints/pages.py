@@ -27,7 +27,7 @@ class Pages:
         self._native = native
         self._faults = faults
         self._map = map_
-        self._identity = _identity(faults), _identity(map_)
+        self._identities = _identity(faults), _identity(map_)
         self._counts: bool | None = None
         #: How many faults there had been when no watched page was found written to.
         self._clean: int | None = None
@@ -127,15 +127,12 @@ class Pages:
 
     def _ours(self) -> bool:
         """Whether the descriptors are still what was opened: code can close them, and open others in their place."""
-        return (_identity(self._faults), _identity(self._map)) == self._identity
+        return bool(self._native.pages_are(*self._identities))
 
 
-def _identity(descriptor: int) -> tuple[int, int, int] | None:
-    try:
-        found = os.fstat(descriptor)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino, found.st_mode
+def _identity(descriptor: int) -> tuple[int, int, int, int]:
+    found = os.fstat(descriptor)
+    return descriptor, found.st_dev, found.st_ino, found.st_mode
 
 
 def whole_pages(address: int, size: int) -> tuple[int, int]:

@@ -8,6 +8,8 @@ from . import atoms, sources
 from .known import Known, Pass, escaped
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .pieces import Library, Record
 
 __all__ = ["tell", "tell_names", "tell_texts"]
@@ -76,23 +78,32 @@ def _with_aliases(known: Known, run: Pass) -> list[tuple[str, Any]]:
 
 def tell_texts(known: Known, library: Library, runtime: dict[str, str], data: dict[str, Any]) -> list[Record]:
     """Store the texts that are new, and return where those were that are gone."""
-    wanted: dict[str, Any] = {f"text:{key}": (len(text), hash(text), text) for key, text in runtime.items()}
-    wanted.update((f"source:{key}", (0, 0, key)) for key in known.sources)
     changed: dict[str, Any] = {}
     retired: list[Record] = []
-    for key, (size, number, text) in wanted.items():
+
+    def store(key: str, size: int, number: int, text: Callable[[], str]) -> None:
         before = known.texts.get(key)
         if before is not None and before[:2] == (size, number):
-            continue
-        content = "\0".join(sources.text_of(text)) if key.startswith("source:") else text
-        record = library.stream(content.encode("utf-8", "surrogatepass"), None)
+            return
+        record = library.stream(text().encode("utf-8", "surrogatepass"), None)
         if before is not None:
             retired.append(before[2])
         known.texts[key] = size, number, record
         changed[escaped(key)] = record.extents()
-    for key in known.texts.keys() - wanted.keys():
-        retired.append(known.texts.pop(key)[2])
-        changed[escaped(key)] = None
+
+    told = known.told
+    for name, text in runtime.items():
+        # The very text: a session has hundreds, and one of them is new.
+        if told.get(name) is not text:
+            store(f"text:{name}", len(text), hash(text), lambda text=text: text)  # type: ignore[misc]
+    for name in known.sources:
+        store(f"source:{name}", 0, 0, lambda name=name: "\0".join(sources.text_of(name)))  # type: ignore[misc]
+    known.told = runtime
+    if len(known.texts) > len(runtime) + len(known.sources):
+        wanted = {f"text:{name}" for name in runtime} | {f"source:{name}" for name in known.sources}
+        for key in known.texts.keys() - wanted:
+            retired.append(known.texts.pop(key)[2])
+            changed[escaped(key)] = None
     if changed:
         data["texts"] = changed
     return retired

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -583,6 +584,23 @@ static PyObject *pages_touched(PyObject *Py_UNUSED(module), PyObject *args) {
     return found;
 }
 
+/* Whether descriptors, (descriptor, device, inode, mode) each, are still what they were. */
+static PyObject *pages_are(PyObject *Py_UNUSED(module), PyObject *args) {
+    int fd[2];
+    unsigned long long device[2], inode[2];
+    unsigned mode[2];
+    if (!PyArg_ParseTuple(args, "(iKKI)(iKKI)", &fd[0], &device[0], &inode[0], &mode[0], &fd[1], &device[1], &inode[1],
+                          &mode[1]))
+        return NULL;
+    for (int which = 0; which < 2; which++) {
+        struct stat found;
+        if (fstat(fd[which], &found) < 0 || found.st_dev != device[which] || found.st_ino != inode[which] ||
+            found.st_mode != mode[which])
+            Py_RETURN_FALSE;
+    }
+    Py_RETURN_TRUE;
+}
+
 /* Return how many faults of memory the threads of this process have had in all; a write to a watched page is one. */
 static PyObject *pages_faults(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused)) {
     struct rusage usage;
@@ -662,6 +680,7 @@ static PyMethodDef functions[] = {{"memory", memory, METH_O, NULL},
                                   {"arrange", arrange, METH_VARARGS, NULL},
                                   {"pages_open", pages_open, METH_NOARGS, NULL},
                                   {"pages_arm", pages_arm, METH_VARARGS, NULL},
+                                  {"pages_are", pages_are, METH_VARARGS, NULL},
                                   {"pages_faults", pages_faults, METH_NOARGS, NULL},
                                   {"pages_touched", pages_touched, METH_VARARGS, NULL},
                                   {"pages_written", pages_written, METH_VARARGS, NULL},

@@ -141,32 +141,36 @@ class Link:
         for piece in pieces:
             view = memoryview(piece)
             for start in range(0, len(view), CHUNK_SIZE):
-                self._put(CHUNK, head + view[start : start + CHUNK_SIZE])
+                self._put(CHUNK, head, view[start : start + CHUNK_SIZE])
                 await self._drain()
         return stream
 
-    def _put(self, kind: int, payload: bytes) -> None:
-        if len(payload) + COUNTED > MAX_FRAME:
-            msg = f"a message of {len(payload)} bytes does not fit a frame"
+    def _put(self, kind: int, payload: bytes, content: memoryview | None = None) -> None:
+        """Write a frame: its payload, and content that is not copied."""
+        size = len(payload) + (0 if content is None else len(content))
+        if size + COUNTED > MAX_FRAME:
+            msg = f"a message of {size} bytes does not fit a frame"
             raise ValueError(msg)
         if self._writer.is_closing():
             msg = "the guest closed its channel"
             raise LinkClosed(msg)
         self._number = self._number % NUMBERS + 1
-        frame = HEADER.pack(len(payload) + COUNTED, kind, self._number, time.monotonic_ns()) + payload
+        head = HEADER.pack(size + COUNTED, kind, self._number, time.monotonic_ns()) + payload
         # At once: a loop writes when all else that is ready has run, and a guest waits for just this.
-        sent = self._written(frame) if self.idle else 0
-        if sent < len(frame):
-            self._writer.write(frame[sent:] if sent else frame)
+        sent = self._written(head, content) if self.idle else 0
+        if sent < len(head):
+            self._writer.write(head[sent:])
+        if content is not None and sent < len(head) + len(content):
+            self._writer.write(content[max(0, sent - len(head)) :])
 
     @property
     def idle(self) -> bool:
         """Whether everything sent so far is in the guest's socket."""
         return self._writer.transport.get_write_buffer_size() == 0
 
-    def _written(self, frame: bytes) -> int:
+    def _written(self, head: bytes, content: memoryview | None) -> int:
         try:
-            return os.write(self._socket, frame)
+            return os.write(self._socket, head) if content is None else os.writev(self._socket, [head, content])
         except BlockingIOError:
             return 0
         except OSError as exc:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import select
+import socket
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from perdure.workers.guest.channel import Channel
 from perdure.workers.guest.compiler import Cache, compile_source
 from perdure.workers.guest.replay import Deliveries
+from perdure.workers.guest.signals import Critical
 from perdure.workers.guest.wire import (
     CHUNK,
     MAX_FRAME,
@@ -92,6 +97,53 @@ def test_streams_are_bounded_by_what_was_announced() -> None:
     assert streams.take(3) == b"ok"
     with pytest.raises(WireError):
         streams.take(3)
+
+
+@given(
+    contents=st.lists(st.binary(max_size=400), max_size=4),
+    pieces=st.lists(st.integers(1, 90), min_size=1),
+    cuts=st.lists(st.integers(1, 120), min_size=1),
+)
+def test_streams_come_whole_through_a_channel_whatever_the_cuts(
+    contents: list[bytes], pieces: list[int], cuts: list[int]
+) -> None:
+    framer, turn = Framer(), 0
+    frames = [
+        (MESSAGE, json.dumps({"t": "stream", "id": n, "size": len(each)}).encode()) for n, each in enumerate(contents)
+    ]
+    # Their chunks in turns, with messages between.
+    left = dict(enumerate(contents))
+    while left := {stream: data for stream, data in left.items() if data}:
+        for stream, data in left.items():
+            size = pieces[turn % len(pieces)]
+            turn += 1
+            frames.append((CHUNK, stream.to_bytes(4) + data[:size]))
+            left[stream] = data[size:]
+        frames.append((MESSAGE, b'{"t": "cancel"}'))
+    sent = b"".join(framer.frame(*frame) for frame in frames)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        channel, messages, start, turn = Channel(theirs.fileno(), Critical()), [], 0, 0
+        poll = select.poll()
+        poll.register(theirs, select.POLLIN)
+        while start < len(sent):
+            size = cuts[turn % len(cuts)]
+            assert os.write(ours.fileno(), sent[start : start + size])
+            start, turn = start + size, turn + 1
+            while poll.poll(0):
+                messages += channel.receive()
+        assert messages == [{"t": "cancel"}] * sum(frame == (MESSAGE, b'{"t": "cancel"}') for frame in frames)
+        assert [channel.streams.take(stream) for stream in range(len(contents))] == contents
+        assert not channel.streams.unfinished
+
+
+def test_a_chunk_of_a_stream_nobody_announced_is_refused_before_all_of_it_is_here() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        channel, frame = Channel(theirs.fileno(), Critical()), Framer().frame(CHUNK, (7).to_bytes(4) + bytes(1000))
+        os.write(ours.fileno(), frame[:100])
+        with pytest.raises(WireError):
+            list(channel.receive())
 
 
 def test_deliveries_are_numbered_on_from_the_recorded() -> None:

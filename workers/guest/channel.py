@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -54,6 +55,10 @@ class Channel:
         self.streams = Streams()
         self.report: Callable[[], dict[str, Any] | None] = lambda: None
         self._decoder = Decoder()
+        #: A chunk whose bytes are read to where they stay: its stream, and how many are to come.
+        self._filling: tuple[int, int] | None = None
+        self._more = select.poll()
+        self._more.register(fd, select.POLLIN)
         self._framer = Framer()
         #: Kind, payload, and whether it carries the deliveries consumed.
         self._outbox: deque[tuple[int, bytes, bool]] = deque()
@@ -88,12 +93,33 @@ class Channel:
         return stream
 
     def receive(self) -> Iterator[Message]:
-        """Read once, when the descriptor is readable; yield the messages that are complete now.
+        """Read what is there, when the descriptor is readable; yield the messages that are complete now.
 
         The caller holds a Critical: bytes that were read and not decoded would be lost.
         """
+        while True:
+            if self._filling is not None:
+                self._fill(*self._filling)
+            else:
+                # No further than to where the bytes of a stream begin: half a gigabyte is not copied once more.
+                yield from self._frames(self._decoder.missing() if self.streams.unfinished else READ_SIZE)
+            if not self.streams.unfinished or not self._more.poll(0):
+                return
+
+    def _fill(self, stream: int, left: int) -> None:
+        """Read bytes of a stream to where they stay."""
         try:
-            data = os.read(self.fd, READ_SIZE)
+            count = os.readv(self.fd, [self.streams.space(stream, left)])
+        except OSError:
+            count = 0
+        if not count:
+            os._exit(EXIT_CHANNEL)
+        self.streams.filled(stream, count)
+        self._filling = (stream, left - count) if count < left else None
+
+    def _frames(self, size: int) -> Iterator[Message]:
+        try:
+            data = os.read(self.fd, size)
         except OSError:
             data = b""
         if not data:
@@ -105,6 +131,10 @@ class Channel:
                 self.streams.announce(frame["id"], frame["size"])
             else:
                 yield frame
+        if (begun := self._decoder.begun()) is not None:
+            chunk, left = begun
+            self.streams.add(chunk)
+            self._filling = chunk.stream, left
 
     def content(self, holder: dict[str, Any], key: str) -> Any:
         """Return ``holder[key]``, or the JSON in the stream that ``key_stream`` names; None if it has neither."""

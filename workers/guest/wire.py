@@ -13,6 +13,7 @@ from json import encoder
 from struct import Struct
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .checkpoints.room import stretched
 from .checkpoints.storage import Storage
 
 if TYPE_CHECKING:
@@ -157,6 +158,27 @@ class Decoder:
         """Return how many bytes wait for the rest of their frame."""
         return len(self._buffer)
 
+    def missing(self) -> int:
+        """Return how many bytes are to come until the next frame, or what a chunk begins with, is here."""
+        if len(self._buffer) < _HEADER.size:
+            return _HEADER.size + _STREAM_ID.size - len(self._buffer)
+        return 4 + int(_HEADER.unpack_from(self._buffer)[0]) - len(self._buffer)
+
+    def begun(self) -> tuple[Chunk, int] | None:
+        """Take out what is here of a chunk that has begun; return it, and how many bytes whoever asks reads itself."""
+        buffer = self._buffer
+        if len(buffer) < _HEADER.size + _STREAM_ID.size:
+            return None
+        _length, kind, number, _ = _HEADER.unpack_from(buffer)
+        if kind != CHUNK:
+            return None
+        left = self.missing()
+        self._number = number
+        (stream,) = _STREAM_ID.unpack_from(buffer, _HEADER.size)
+        chunk = Chunk(stream, bytes(memoryview(buffer)[_HEADER.size + _STREAM_ID.size :]))
+        buffer.clear()
+        return chunk, left
+
 
 def _frame(kind: int, payload: bytes) -> Message | Chunk:
     if kind == MESSAGE:
@@ -189,8 +211,14 @@ class Streams:
     """Streams that are arriving, by id: announced, filled in order, taken once."""
 
     def __init__(self) -> None:
-        self._open: dict[int, tuple[int, Storage]] = {}
+        self._open: dict[int, _Arriving] = {}
         self._announced = 0
+        self._unfinished = 0
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether more of one is to come."""
+        return self._unfinished > 0
 
     def announce(self, stream: int, size: int) -> None:
         """Expect a stream of that many bytes. Raises WireError if the id is in use or too much is held already."""
@@ -201,15 +229,28 @@ class Streams:
             msg = f"stream {stream} of {size} bytes; {MAX_STREAMS_HELD - self._announced} are left"
             raise WireError(msg)
         self._announced += size
-        self._open[stream] = (size, Storage())
+        self._unfinished += size > 0
+        self._open[stream] = _Arriving(stretched(Storage(), size))
 
     def add(self, chunk: Chunk) -> None:
         """Append a piece. Raises WireError if nobody announced it or it is more than was announced."""
-        size, data = self._open.get(chunk.stream, (-1, Storage()))
-        if len(data) + len(chunk.data) > size:
-            msg = f"stream {chunk.stream} has more bytes than were announced"
+        self.space(chunk.stream, len(chunk.data))[:] = chunk.data
+        self.filled(chunk.stream, len(chunk.data))
+
+    def space(self, stream: int, size: int) -> memoryview:
+        """Return where the next bytes of a stream go. Raises WireError like `add`."""
+        arriving = self._open.get(stream) or _Arriving(Storage())
+        if arriving.filled + size > len(arriving.memory):
+            msg = f"stream {stream} has more bytes than were announced"
             raise WireError(msg)
-        data += chunk.data
+        return memoryview(arriving.memory)[arriving.filled : arriving.filled + size]
+
+    def filled(self, stream: int, size: int) -> None:
+        """Take note that so many bytes of a stream are where they go."""
+        arriving = self._open.get(stream)
+        if arriving is not None and size:
+            arriving.filled += size
+            self._unfinished -= arriving.filled == len(arriving.memory)
 
     def take(self, stream: int) -> bytes:
         """Return a whole stream and forget it. Raises WireError if it is unknown or not complete."""
@@ -217,9 +258,20 @@ class Streams:
 
     def take_memory(self, stream: int) -> Storage:
         """Return the memory that a whole stream is in, without a copy."""
-        size, data = self._open.pop(stream, (-1, Storage()))
-        if len(data) != size:
+        arriving = self._open.get(stream)
+        if arriving is None or arriving.filled != len(arriving.memory):
             msg = f"stream {stream} is used before it is complete"
             raise WireError(msg)
-        self._announced -= size
-        return data
+        del self._open[stream]
+        self._announced -= arriving.filled
+        return arriving.memory
+
+
+class _Arriving:
+    """A stream that was announced: memory of its size, and how much of it is here."""
+
+    __slots__ = ("filled", "memory")
+
+    def __init__(self, memory: Storage) -> None:
+        self.memory = memory
+        self.filled = 0

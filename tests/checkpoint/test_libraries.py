@@ -77,3 +77,25 @@ def test_a_library_that_is_missing_costs_what_needs_it_and_says_its_name(session
     assert all("library" in why for why in lost.values()), lost
     again = session.run("assert repr(a[0]).startswith('<lost') and two is fine")
     assert again.loaded["a"]["status"] == "lost"
+
+
+def test_what_a_library_keeps_under_the_name_that_it_says_is_that_and_a_copy_is_not(
+    session: Session, tmp_path: Path
+) -> None:
+    folder = tmp_path / "libraries"
+    folder.mkdir()
+    (folder / "library.py").write_text(
+        "import queue\n"
+        "class Callable:\n"
+        "    def __init__(self, name, part): self.__name__ = name; self.part = part\n"
+        "    def __call__(self): return 7\n"
+        "known = Callable('known', queue.SimpleQueue())\n"
+    )
+    report = session.run(
+        f"import sys; sys.path.insert(0, {str(folder)!r})\n"
+        "import library; f = [library.known]; other = library.Callable('known', 5); g = {'f': f[0]}"
+    ).dumped
+    assert {entry["status"] for entry in report.values()} == {"kept"}, report
+    session.run(
+        "assert f[0] is library.known is g['f'] and f[0]() == 7\nassert other is not library.known and other.part == 5"
+    )

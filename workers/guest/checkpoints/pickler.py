@@ -266,7 +266,33 @@ def reduce_by_hook(reducers: Reducers, thing: Any) -> Any:
         named = reducers.sentinel(thing)
         if named is not None:
             return rebuild.attribute, named
+    named = _global_of_library(thing, reduced)
+    if named is not None:
+        return rebuild.attribute, named
     return checked(reducers, thing, reduced)
+
+
+def _global_of_library(thing: Any, reduced: Any) -> tuple[types.ModuleType, str] | None:
+    """Return module and name of an object that its library keeps under the name that it says it has.
+
+    As functions do: some of SciPy's are instances, with parts that no pickle can hold.
+    """
+    state = reduced[_STATE] if type(reduced) is tuple and len(reduced) > _STATE else None
+    name = state.get("__name__") if type(state) is dict else None
+    kind = type(thing)
+    if type(name) is not str or not importable(kind):
+        return None
+    home = kind.__module__
+    while home:
+        module = sys.modules.get(home)
+        if module is not None and vars(module).get(name) is thing:
+            return module, name
+        home = home.rpartition(".")[0]
+    return None
+
+
+#: Where a reduction has the state.
+_STATE = 2
 
 
 def _is_bare(reduced: Any) -> bool:

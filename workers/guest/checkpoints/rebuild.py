@@ -363,12 +363,26 @@ def field_kind(name: str) -> Any:
 
 
 class _Gone:
-    pass
+    def __init__(self, hashed: int = 0) -> None:
+        self._hashed = hashed
+
+    def __hash__(self) -> int:
+        return self._hashed
 
 
 @rebuilder
-def dead_reference() -> weakref.ref[Any]:
-    return weakref.ref(_Gone())
+def dead_reference(hashed: int | None = None) -> weakref.ref[Any]:
+    gone = _Gone(hashed or 0)
+    reference = weakref.ref(gone)
+    if hashed is not None:
+        # It keeps this, and is found by it where it is a key.
+        hash(reference)
+    return reference
+
+
+@rebuilder
+def dead_proxy() -> Any:
+    return weakref.proxy(_Gone())
 
 
 @rebuilder

@@ -69,21 +69,20 @@ def reduce_weak_reference(reducers: Reducers, reference: weakref.ref[Any]) -> An
     target = reference()
     if target is None:
         try:
-            hash(reference)
+            return rebuild.dead_reference, (hash(reference),)
         except TypeError:
             return rebuild.dead_reference, ()
-        return reducers.lose(reference, "what it referred to is gone", "a dead weak reference")
     if reference.__callback__ is not None:
         reducers.rebuilt(reference, "nothing is called any more when what it refers to goes")
     return rebuild.wrapped, (weakref.ref, target)
 
 
-def reduce_weak_proxy(reducers: Reducers, proxy: Any) -> Any:
+def reduce_weak_proxy(_reducers: Reducers, proxy: Any) -> Any:
     try:
         # A proxy passes everything on but the method's owner, which is what it stands for.
         target = proxy.__reduce_ex__.__self__
     except ReferenceError:
-        return reducers.lose(proxy, "what it stood for is gone", "a dead weak proxy")
+        return rebuild.dead_proxy, ()
     return rebuild.wrapped, (weakref.proxy, target)
 
 

@@ -195,7 +195,7 @@ def set_database(made: Any, state: dict[str, Any]) -> None:
         if made.getconfig(number) != value:
             made.setconfig(number, value)
     if state["sqlalchemy"]:
-        importlib.import_module(_SQLALCHEMY).SQLiteDialect_pysqlite().on_connect()(made)
+        importlib.import_module(_SQLALCHEMY).SQLiteDialect_pysqlite(dbapi=_sqlite()).on_connect()(made)
     ask = _Asking(made)
     if not state["like"]:
         made.execute("pragma case_sensitive_like = on")

@@ -214,7 +214,40 @@ def _choose(kind: type) -> Reducer:
     reducer = recipes.by_base(kind)
     if reducer is None and _reduces_itself(kind):
         return reduce_in_c
-    return reducer or (reduce_by_own_hook if _has_own_hook(kind) else reduce_by_hook)
+    if reducer is not None:
+        return reducer
+    hooked = reduce_by_own_hook if _has_own_hook(kind) else reduce_by_hook
+    return _unasked(hooked) if _answers_for_state(kind) else hooked
+
+
+def _answers_for_state(kind: type) -> bool:
+    """Whether an instance that has nothing yet would be asked, by its own `__getattr__`, for a `__setstate__`."""
+    own = [vars(each) for each in kind.__mro__]
+    return any("__getattr__" in each for each in own) and not any("__setstate__" in each for each in own)
+
+
+def _unasked(reduce: Reducer) -> Reducer:
+    """Have the state of instances set without such a question: `__getattr__` may need just that state to answer."""
+
+    def reduce_unasked(reducers: Reducers, thing: Any) -> Any:
+        reduced = reduce(reducers, thing)
+        if type(reduced) is not tuple or len(reduced) <= _STATE:
+            return reduced
+        make, arguments, state, *rest = reduced
+        parts = state if type(state) is tuple and len(state) == _BOTH else (state,)
+        if (
+            state is None
+            or not all(part is None or type(part) is dict for part in parts)
+            or rest[2:] not in ([], [None])
+        ):
+            return reduced
+        return make, arguments, state, *(*rest, None, None)[:2], rebuild.set_state
+
+    return reduce_unasked
+
+
+#: A state may be that of the dict and that of the slots.
+_BOTH = 2
 
 
 def _reduces_itself(kind: Any) -> bool:

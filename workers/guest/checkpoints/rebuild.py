@@ -362,6 +362,15 @@ def field_kind(name: str) -> Any:
     return getattr(dataclasses, name)
 
 
+@rebuilder
+def set_state(made: Any, state: Any) -> None:
+    fields, slots = state if type(state) is tuple else (state, None)
+    if fields:
+        made.__dict__.update({sys.intern(name) if type(name) is str else name: each for name, each in fields.items()})
+    for name, each in (slots or {}).items():
+        setattr(made, name, each)
+
+
 class _Gone:
     def __init__(self, hashed: int = 0) -> None:
         self._hashed = hashed

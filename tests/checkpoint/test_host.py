@@ -34,7 +34,7 @@ async def main():
     assert names["lines"].status == "lost" and "make it again" in names["lines"].why
     assert "_ih" not in names
 MAKE = ["class Job: pass\\njob = Job(); job.tags = [1]\\ndef f(x): return x * 2\\nn = 1",
-    "lines = (line for line in ())",
+    "lines = (line for line in 'ab'); next(lines)",
     "whole = [1, 2, 3]\\ndef grow(): whole.append('x')", "job.big = list(range(100_000))"]
 asyncio.run(main())
 assert events == [], events

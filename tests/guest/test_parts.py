@@ -123,7 +123,8 @@ def test_streams_come_whole_through_a_channel_whatever_the_cuts(
     sent = b"".join(framer.frame(*frame) for frame in frames)
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        channel, messages, start, turn = Channel(theirs.fileno(), Critical()), [], 0, 0
+        channel, start, turn = Channel(theirs.fileno(), Critical()), 0, 0
+        messages: list[dict[str, object]] = []
         poll = select.poll()
         poll.register(theirs, select.POLLIN)
         while start < len(sent):

@@ -267,3 +267,10 @@ def test_levels_of_loggers_and_options_of_pandas(session: Session) -> None:
         assert logging.getLogger('a.b').level == 0 and logging.getLogger('alone').propagate
         """)
     )
+
+
+def test_how_long_a_field_of_csv_may_be_is_kept(session: Session) -> None:
+    session.run("import csv; was = csv.field_size_limit()")
+    session.run("assert csv.field_size_limit(1 << 30) == was == 131072")
+    session.run("assert csv.field_size_limit() == 1 << 30; x = csv.field_size_limit(was)")
+    session.run("assert csv.field_size_limit() == was")

@@ -267,3 +267,59 @@ def test_a_finder_that_a_library_brings_as_it_is_imported_is_no_change_and_one_o
         code = "import brings_a_finder as b\nx = 1\nsys.meta_path.append(b.Finder())\nx"
         steps, prevented = steps_and_reasons(host, code)
     assert (steps, prevented) == ([1, 2], [["the list sys.meta_path was changed", 3]])
+
+
+def test_what_scripts_leave_of_files_and_databases_keeps_no_step_from_ending(host: Host) -> None:
+    code = """
+with open('left.csv', 'w', newline='') as f: w = csv.writer(f); _n = w.writerows([['a', 'b'], [1, 2], [3, 4]])
+f = open('left.csv', newline=''); r = csv.reader(f)
+head = next(r)
+rest = list(r); f.close()
+with gzip.open('left.gz', 'wb') as g: _n = g.write(b'x')
+c = sqlite3.connect('left.db'); c.row_factory = sqlite3.Row; cur = c.cursor()
+_n = cur.execute('create table if not exists t (a)'); c.commit()
+row = cur.execute('select 1 as one').fetchone()
+with os.scandir('.') as it: entry = next(it)
+d = tempfile.TemporaryDirectory(); q = queue.SimpleQueue(); q.put(d)
+with ThreadPool(2) as p: some = p.map(abs, [1])
+for t in (p._worker_handler, p._task_handler, p._result_handler, *p._pool): t.join()
+d.cleanup()
+x = head, len(rest), dict(row)
+x"""
+    host.run("import csv, gzip, os, queue, sqlite3, tempfile; from multiprocessing.pool import ThreadPool")
+    steps, prevented = steps_and_reasons(host, code)
+    assert prevented == []
+    assert len(steps) >= 18
+
+
+#: What keeps a step open, and what is said to do about it.
+INSTEAD = {
+    "h = hashlib.sha256(b'a')": "keep h.hexdigest()",
+    "g = (n for n in 'ab'); _n = next(g)": "keep its results in a list",
+    "box = [(n for n in 'ab')]; _n = next(box[0])": "keep its results in a list",
+    "m = re.finditer('a', 'aa')": "keep the matches in a list",
+    "z = zlib.compressobj()": "in one function or statement",
+    "c = sqlite3.connect(':memory:'); _n = c.create_function('f', 1, abs)": "create it again, or make it by",
+    "t = sqlite3.connect(''); _n = t.execute('create table t (a)'); _n = t.execute('insert into t values (1)')": (
+        "a transaction was open; commit"
+    ),
+    "u = sqlite3.connect(':memory:').execute('select 1 union select 2')": "fetch them all",
+    "o = gzip.open('open.gz', 'wb')": "close it",
+    "s = ssl.create_default_context()": "make it where it is used, or make it by perdure.recompute(function)",
+    "k = contextvars.ContextVar('k').set(1)": "keep token.old_value",
+    "v = mmap.mmap(-1, 10)": "map the file again where it is used",
+    "n = socket.socket()": "connect again",
+    "p = ThreadPoolExecutor(1); w = p.submit(threading.Event().wait, 1)": "work given to a pool has not ended",
+}
+
+
+@pytest.mark.parametrize("made", INSTEAD)
+def test_what_is_said_names_the_variable_the_line_and_what_to_do(made: str) -> None:
+    with Host() as host:
+        host.run("import contextvars, gzip, hashlib, mmap, re, socket, sqlite3, ssl, threading, zlib")
+        host.run("from concurrent.futures import ThreadPoolExecutor")
+        lines = made.replace("; ", " ; ")
+        _steps, prevented = steps_and_reasons(host, f"x = 1\n{lines}\ny = 2\nx, y = y, x\ny")
+    told = [str(what) for what, line in prevented if line == 2]
+    assert any(INSTEAD[made] in what for what in told), prevented
+    assert any(what.startswith((f"{made[0]}:", f"{made[0]} is", "box:", "work given")) for what in told), prevented

@@ -19,7 +19,7 @@ import types
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from .checkpoints import suspended
+from .checkpoints import handles, suspended
 from .libraries import Libraries
 from .loop import GuestLoop
 from .namespace import ENGINE_INTERNALS
@@ -76,7 +76,8 @@ class Risks:
         """Yield what would be lost, in words."""
         yield from self._running()
         yield from self._suspended()
-        if any(not self._tidies(each) for each in set(weakref.finalize._registry) - self._finalizers):  # type: ignore[attr-defined]
+        new = set(weakref.finalize._registry) - self._finalizers  # type: ignore[attr-defined]
+        if any(not self._tidies(each) and not handles.carried_folder(each, self._namespace) for each in new):
             yield "a finalizer waits for its object (weakref.finalize, a temporary folder)"
         if self._executor.loop.settings() != self._settings:
             yield "the event loop was set up otherwise (debug mode, handler of exceptions, factory of tasks)"
@@ -136,7 +137,7 @@ class Risks:
     def _suspended(self) -> Iterator[str]:
         for name, value in self._namespace.items():
             if type(value) in _SUSPENDED and name not in ENGINE_INTERNALS and not suspended.comes_back(value):
-                yield f"{name} is a {type(value).__name__.replace('_', ' ')}: what runs cannot be stored in the middle"
+                yield f"{name} is a {type(value).__name__.replace('_', ' ')}: {suspended.WHY}"
 
 
 def _process() -> dict[str, Any]:

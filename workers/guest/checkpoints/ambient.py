@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from . import options
 from .identity import memory
 from .inside import lies_inside
-from .standing import Standing, current_folder, is_plain_filter, loggers_set_up
+from .standing import CSV_FIELD, Standing, csv_field, current_folder, is_plain_filter, loggers_set_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -79,6 +79,8 @@ def capture_early() -> dict[str, Any]:
         early["cwd"] = folder
     if sys.getrecursionlimit() != birth.recursion:
         early["recursion"] = sys.getrecursionlimit()
+    if csv_field() != CSV_FIELD:
+        early["csv_field"] = csv_field()
     loggers, silenced = _loggers(), _silenced()
     if loggers != birth.loggers:
         early["loggers"] = loggers
@@ -117,6 +119,8 @@ def apply_early(early: dict[str, Any]) -> list[str]:
     else:
         sys.path[:] = [entry if isinstance(entry, str) else birth.path[entry] for entry in path if _known(entry)]
     sys.setrecursionlimit(early.get("recursion", birth.recursion))
+    if "_csv" in sys.modules or "csv_field" in early:
+        importlib.import_module("_csv").field_size_limit(early.get("csv_field", CSV_FIELD))
     folder = early.get("cwd", birth.cwd)
     try:
         if folder != current_folder():

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Field"]
+__all__ = ["Field", "bytes_of"]
 
 _UNKNOWN = -1
 #: Bytes at the beginning of every object: its count of references and its type.
@@ -47,7 +47,7 @@ class Field:
     def _look(self) -> int | None:
         places: set[int] | None = None
         for thing, value in self._samples():
-            content = _bytes_of(thing)
+            content = bytes_of(thing)
             here = {
                 at
                 for at in range(_HEAD, len(content) - self._width + 1, self._width)
@@ -59,7 +59,7 @@ class Field:
     def get(self, thing: Any) -> int:
         """Return the number in it; only where it is there."""
         at = self._place
-        return int.from_bytes(_bytes_of(thing)[at : at + self._width], sys.byteorder)
+        return int.from_bytes(bytes_of(thing)[at : at + self._width], sys.byteorder)
 
     def set(self, thing: Any, value: int) -> None:
         """Put a number there; only where it is there."""
@@ -78,7 +78,8 @@ class Field:
             ctypes.pythonapi.Py_DecRef(ctypes.c_void_p(before))
 
 
-def _bytes_of(thing: Any) -> bytes:
+def bytes_of(thing: Any) -> bytes:
+    """Return the memory of an object, but for what has no place in its type: items, attributes."""
     import ctypes  # only for a session that has such objects
 
     return ctypes.string_at(id(thing), type(thing).__basicsize__)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from .fields import Field
 from .lost import Lost
+from .readers import newline_of, position
 from .rebuild import lost, rebuilder
 
 if TYPE_CHECKING:
@@ -96,11 +97,13 @@ def reduce_file(reducers: Reducers, file: Any) -> Any:
     if file.writable():
         file.flush()
     text = isinstance(file, io.TextIOBase)
-    how = {"encoding": file.encoding, "errors": file.errors} if isinstance(file, io.TextIOWrapper) else {}
-    position = file.tell() if file.seekable() else None
+    how = {}
+    if isinstance(file, io.TextIOWrapper):
+        how = {"encoding": file.encoding, "errors": file.errors, "newline": newline_of(file)}
+    at = position(file) if file.seekable() else None
     reducers.rebuilt(file, f"{name!r} is opened again where it stood")
-    buffering = 0 if isinstance(file, io.RawIOBase) else -1
-    return open_file, (path, _mode(file, text=text), how, position, buffering)
+    buffering = 0 if isinstance(file, io.RawIOBase) else 1 if getattr(file, "line_buffering", False) else -1
+    return open_file, (path, _mode(file, text=text), how, at, buffering)
 
 
 def _mode(file: Any, *, text: bool) -> str:
@@ -122,15 +125,23 @@ def _reduce_closed(reducers: Reducers, file: Any) -> Any:
     """Store a file that is closed: scripts leave one in a variable with every ``with open(...) as file``."""
     try:
         mode = _raw_of(file).mode
-    except AttributeError:
-        # Text over something else, as gzip opens it.
+    except (AttributeError, ValueError):
+        # Text over something else, as gzip and bz2 open it.
         mode = "rb"
     if "x" in mode:
         mode = mode.replace("x", "w")
         if type(file) is not io.TextIOWrapper:
             reducers.rebuilt(file, "it was closed, and is a closed file again, of mode 'wb'")
     text = (file.encoding, file.errors) if type(file) is io.TextIOWrapper else None
-    return file_closed, (type(file), getattr(file, "name", None), mode, text, getattr(file, "mode", None))
+    return file_closed, (type(file), _told(file, "name"), mode, text, _told(file, "mode"))
+
+
+def _told(file: Any, what: str) -> Any:
+    """Return an attribute of a closed file, which one that is compressed does not tell any more."""
+    try:
+        return getattr(file, what, None)
+    except ValueError:
+        return None
 
 
 @rebuilder

@@ -47,6 +47,10 @@ _of_libraries: dict[int, tuple[type, Reducer]] = {}
 library_values: list[Any] = []
 
 
+# What Python says of a type that has no way to be pickled.
+_NO_PICKLE = "cannot pickle "
+
+
 class Finding:
     """One object that could not be kept, or that a recipe will remake."""
 
@@ -101,7 +105,8 @@ class Reducers:
         except HookTimeout:
             return self.lose(thing, f"its pickling hook ran for more than {self.watch.seconds:g} seconds")
         except BaseException as error:
-            return self.lose(thing, _say(error))
+            why = _say(error)
+            return self.lose(thing, f"{why}; {recipes.INSTEAD}" if _NO_PICKLE in why else why)
 
     def _learn(self, kind: type) -> tuple[type, Reducer]:
         known = kind, _choose(kind)

@@ -14,7 +14,7 @@ import types
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from . import arrays, caches, databases, definitions, ended, live, rebuild, suspended, tracebacks
+from . import arrays, caches, databases, definitions, ended, handles, live, readers, rebuild, suspended, tracebacks
 from .lost import Lost, describe, kept_of
 from .salvage import reduced
 
@@ -94,6 +94,7 @@ REDUCERS: dict[type, Recipe] = {
     **live.REDUCERS,
     **caches.REDUCERS,
     **suspended.REDUCERS,
+    **readers.REDUCERS,
     Lost: reduce_lost,
     arrays.Detached: arrays.reduce_detached,
     types.FrameType: refuse("stack frames do not survive a restore"),
@@ -111,6 +112,33 @@ _BY_BASE: list[tuple[type, Recipe]] = [
     *ended.BY_BASE,
 ]
 
+_REMAKE = "or make it by perdure.recompute(function)"
+INSTEAD = f"make it where it is used, {_REMAKE}"
+_MIDDLE = "it cannot be stored in the middle; make it, use it and let go of it (del) in one function or statement"
+
+_DIGEST = "it cannot be stored in the middle; keep h.hexdigest(), and let go of it (del h)"
+_TREE = "keep etree.tostring(it), and parse that again"
+
+# What no recipe brings back, by the full name of its type, with what to do: Python only says that it cannot be pickled.
+_INSTEAD: dict[str, str] = {
+    **dict.fromkeys(("_hashlib.HASH", "_hashlib.HASHXOF", "_hashlib.HMAC"), _DIGEST),
+    **dict.fromkeys(("_blake2.blake2b", "_blake2.blake2s"), _DIGEST),
+    **dict.fromkeys(("zlib.Compress", "zlib.Decompress", "_bz2.BZ2Compressor", "_lzma.LZMACompressor"), _MIDDLE),
+    **dict.fromkeys(("_pickle.Pickler", "_pickle.Unpickler"), _MIDDLE),
+    **dict.fromkeys(("lxml.etree._Element", "lxml.etree._ElementTree"), _TREE),
+    "_contextvars.Token": "it belongs to this process; keep token.old_value, and set that again",
+    "_sre.SRE_Scanner": "what it has not found yet cannot be seen; keep the matches in a list",
+    "_struct.unpack_iterator": "it cannot be stored in the middle; keep its results in a list",
+    "cProfile.Profile": "keep pstats.Stats(profile) or its text, and let go of it (del)",
+    "itertools.batched": "it cannot be stored in the middle; keep its results in a list",
+    "itertools.pairwise": "it cannot be stored in the middle; keep its results in a list",
+    "mmap.mmap": f"close it, and map the file again where it is used, {_REMAKE}",
+    "numpy.flatiter": "keep the array, and take array.flat where it is used",
+    "numpy.nditer": f"it cannot be stored in the middle; make it where it is used, {_REMAKE}",
+    "random.SystemRandom": f"it has no state; {INSTEAD}",
+    "ssl.SSLContext": f"settings of connections do not survive a restore; make it where it is used, {_REMAKE}",
+}
+
 # The same, for libraries that are looked up only once the session has imported them.
 _BY_LIBRARY: list[tuple[str, str, Recipe]] = [
     ("numpy", "ndarray", arrays.reduce_array),
@@ -122,6 +150,8 @@ _BY_LIBRARY: list[tuple[str, str, Recipe]] = [
     ("sqlite3", "Row", databases.reduce_row),
     ("logging", "Logger", live.reduce_logger),
     *ended.BY_LIBRARY,
+    *readers.BY_LIBRARY,
+    *handles.BY_LIBRARY,
     ("concurrent.futures._base", "Executor", refuse("its workers do not survive a restore; make it again")),
     ("asyncio", "AbstractEventLoop", refuse("event loops do not survive a restore; make a new one")),
     ("socket", "socket", refuse("connections do not survive a restore; connect again")),
@@ -140,4 +170,5 @@ def by_base(kind: type) -> Recipe | None:
         found = getattr(library, name, None)
         if isinstance(found, type) and issubclass(kind, found):
             return recipe
-    return None
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    return handles.BY_NAME.get(name) or (refuse(_INSTEAD[name]) if name in _INSTEAD else None)

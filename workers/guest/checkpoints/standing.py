@@ -20,11 +20,13 @@ from . import options
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Standing", "current_folder", "is_plain_filter", "loggers_set_up"]
+__all__ = ["CSV_FIELD", "Standing", "csv_field", "current_folder", "is_plain_filter", "loggers_set_up"]
 
 #: Parts of a filter of warnings: action, message, category, module, line.
 _FILTER_PARTS: Final = 5
 _PATTERNS: Final = (type(None), str, re.Pattern)
+#: Characters that a field of csv may have, unless code says otherwise.
+CSV_FIELD: Final = 131072
 _levels: Callable[[Any], Any] = attrgetter("name", "level", "disabled", "propagate")
 
 
@@ -56,13 +58,20 @@ def _kept() -> list[Any]:
     logging = sys.modules.get("logging")
     # What the class of the environment makes texts of.
     environ = getattr(os.environ, "_data", os.environ)
-    made = [environ, sys.path, current_folder(), sys.getrecursionlimit(), warnings.filters]
+    made = [environ, sys.path, current_folder(), sys.getrecursionlimit(), csv_field(), warnings.filters]
     if logging is None:
         return [*made, []]
     known, nobody = logging.Logger.manager.loggerDict, logging.PlaceHolder
     levels = [_levels(logger) for logger in known.values() if type(logger) is not nobody]
     set_up = [logger.name for logger in loggers_set_up(logging)]
     return [*made, logging.root.manager.disable, list(known), levels, set_up]
+
+
+def csv_field() -> int:
+    """Return how long a field of csv may be."""
+    csv = sys.modules.get("_csv")
+    limit: int = csv.field_size_limit() if csv is not None else CSV_FIELD
+    return limit
 
 
 def current_folder() -> str:

@@ -203,5 +203,21 @@ BY_LIBRARY: list[tuple[str, str, Any]] = [
     ("multiprocessing.pool", "_PoolCache", reduce_pool_cache),
 ]
 
+# --- arrays of a file ------------------------------------------------------------------------------------
+
+
+def reduce_arrays(_reducers: Reducers, arrays: Any) -> Any:
+    """Store what `numpy.load` gives of several arrays: its attributes lead to it by a way of their own."""
+    state = dict(vars(arrays))
+    view = state.pop("f", None)
+    return new_object, (object, type(arrays)), (state, type(view) if view is not None else None), None, None, set_arrays
+
+
+@rebuilder
+def set_arrays(made: Any, state: tuple[dict[str, Any], Any]) -> None:
+    attributes, view = state
+    vars(made).update(attributes, f=view(made) if view is not None else None)
+
+
 # By the name that a type gives itself: it stands in no module.
-BY_NAME: dict[str, Any] = {"posix.ScandirIterator": reduce_entries}
+BY_NAME: dict[str, Any] = {"posix.ScandirIterator": reduce_entries, "numpy.lib.npyio.NpzFile": reduce_arrays}

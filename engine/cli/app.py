@@ -209,11 +209,13 @@ def output(
 
 
 @app.command()
-def pending(state: State = DEFAULT_STATE, *, json: Json = False) -> None:
-    """List the calls that wait for somebody."""
+def pending(
+    execution: Annotated[str | None, typer.Argument()] = None, state: State = DEFAULT_STATE, *, json: Json = False
+) -> None:
+    """List the calls that wait for somebody: all, or those of an execution."""
     from . import looking
 
-    _do(looking.list_pending(state, json=json))
+    _do(looking.list_pending(state, execution, json=json))
 
 
 @app.command()
@@ -278,15 +280,21 @@ def worker(  # noqa: PLR0913 - one parameter an option
     grant: Grants = None,
     state: State = DEFAULT_STATE,
     url: Annotated[
-        str | None, typer.Option(help="A Resonate server or Postgres instead of the folder's store.")
+        str | None,
+        typer.Option(envvar="PERDURE_URL", help="A Resonate server or Postgres instead of the folder's store."),
     ] = None,
     blobs: Annotated[
-        str | None, typer.Option(help="Where the fleet keeps large values: a shared folder, s3://, gs:// or az://.")
+        str | None,
+        typer.Option(
+            envvar="PERDURE_BLOBS", help="Where the fleet keeps large values: a shared folder, s3://, gs:// or az://."
+        ),
     ] = None,
-    group: Annotated[str, typer.Option(help="The group whose executions it takes.")] = "default",
+    group: Annotated[
+        str, typer.Option(envvar="PERDURE_GROUP", help="The group whose executions it takes.")
+    ] = "default",
     key: Annotated[
         Path | None,
-        typer.Option(help="The file of the fleet's key that seals checkpoints: 32 random bytes."),
+        typer.Option(envvar="PERDURE_KEY", help="The file of the fleet's key that seals checkpoints: 32 random bytes."),
     ] = None,
     preload: Annotated[
         list[str] | None, typer.Option(help="A package that guests find imported, such as numpy; more than one may be.")

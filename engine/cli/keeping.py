@@ -8,8 +8,8 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from ..client import Client
 from ..upkeep import back_up, check, collect
+from .opening import client_of
 
 __all__ = ["backup", "check_state", "gc"]
 
@@ -30,13 +30,9 @@ def _say(text: str) -> None:
     sys.stdout.flush()
 
 
-def _open(state: Path) -> Client:
-    return Client.open(state, worker=False, create=False)
-
-
 async def gc(state: Path, days: float, *, dry_run: bool, json: bool) -> None:
     """Remove what is old and nothing needs."""
-    async with _open(state) as client:
+    async with client_of(state) as client:
         done = await collect(client.substrate, time.time(), days * 24 * 3600, remove=not dry_run)
     if json:
         _say(json_text.dumps(asdict(done)))
@@ -50,7 +46,7 @@ async def gc(state: Path, days: float, *, dry_run: bool, json: bool) -> None:
 
 async def backup(state: Path, target: Path, *, json: bool) -> None:
     """Copy a state folder while it is used."""
-    async with _open(state) as client:
+    async with client_of(state) as client:
         done = await back_up(client.substrate, target)
     if json:
         _say(json_text.dumps(asdict(done)))
@@ -61,7 +57,7 @@ async def backup(state: Path, target: Path, *, json: bool) -> None:
 
 async def check_state(state: Path, *, json: bool) -> int:
     """Read everything durable and say what is wrong with it; 1 if anything is."""
-    async with _open(state) as client:
+    async with client_of(state) as client:
         found = await check(client.substrate)
     if json:
         _say(json_text.dumps({"state": str(state), **asdict(found)}))

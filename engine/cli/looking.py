@@ -14,8 +14,8 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from ..client import Client
 from ..errors import BadSubmission
+from .opening import client_of
 from .plain import plain
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
+    from ..client import Client
     from ..records import ExecutionInfo, NameReport, TreeNode
 
 __all__ = [
@@ -67,7 +68,7 @@ def _say(text: str) -> None:
 
 
 def _looking(state: Path) -> Client:
-    return Client.open(state, worker=False, create=False)
+    return client_of(state)
 
 
 def _print_json(model: BaseModel) -> None:
@@ -154,10 +155,10 @@ async def list_sessions(state: Path, *, json: bool) -> None:
     _table(["SESSION", "STATE", "EXECUTIONS", "GRANTS", "ISOLATION", "MADE"], rows)
 
 
-async def list_pending(state: Path, *, json: bool) -> None:
+async def list_pending(state: Path, execution: str | None, *, json: bool) -> None:
     """Print the calls that wait for somebody."""
     async with _looking(state) as client:
-        calls = await client.pending()
+        calls = await client.pending(execution)
     if json:
         for call in calls:
             _print_json(call)

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import uvloop
 
-from ..client import Client
 from .offsets import Offsets
+from .opening import client_of
 from .running import opened_session, reach_own_modules
 from .showing import Following, say
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
     from pathlib import Path
 
-    from ..client import Execution, Session
+    from ..client import Client, Execution, Session
     from .choosing import Choices
 
 __all__ = ["Reader", "run_repl"]
@@ -91,7 +91,9 @@ def run_repl(state: Path, name: str, choices: Choices) -> int:
     loop = _Loop()
     stack = contextlib.AsyncExitStack()
     try:
-        client = loop.do(stack.enter_async_context(Client.open(state, capabilities=choices.grants or ())))
+        client = loop.do(
+            stack.enter_async_context(client_of(state, worker=True, create=True, capabilities=choices.grants or ()))
+        )
         session = loop.do(opened_session(client, name, choices))
         return _Repl(loop, client, session, choices, Offsets(state)).talk()
     finally:

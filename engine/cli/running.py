@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..client import AGAIN, Client
+from ..client import AGAIN
 from ..errors import SessionBusy
 from ..ids import execution_id, parse_record
 from ..sessions import read_settings
@@ -18,12 +18,13 @@ from .choosing import Choices, read_script, unfinished
 from .failing import hear_worker, leave
 from .looking import answered
 from .offsets import Offsets
+from .opening import client_of
 from .showing import Following, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..client import Session
+    from ..client import Client, Session
 
 __all__ = ["Choices", "opened_session", "reach_own_modules", "run_code", "run_fork", "run_script", "run_worker"]
 
@@ -50,7 +51,7 @@ async def run_script(state: Path, file: Path, argv: Sequence[str], choices: Choi
     script = read_script(file, argv)
     _protect()
     reach_own_modules()
-    async with Client.open(state, capabilities=choices.grants or ()) as client:
+    async with client_of(state, worker=True, create=True, capabilities=choices.grants or ()) as client:
         name, execution = await unfinished(client, script, choices)
         if execution is None:
             session = await opened_session(client, name, choices)
@@ -71,7 +72,7 @@ async def run_code(state: Path, name: str, code: str, choices: Choices) -> int:
     """Run code in a session, and print its value; returns the exit code."""
     _protect()
     reach_own_modules()
-    async with Client.open(state, capabilities=choices.grants or ()) as client:
+    async with client_of(state, worker=True, create=True, capabilities=choices.grants or ()) as client:
         session = await opened_session(client, name, choices)
         last = await session.last()
         if last is not None and (await last.info()).state != "settled":
@@ -100,7 +101,7 @@ async def run_fork(state: Path, call: str, name: str, answer: str | None, choice
     """Fork a session at a call, and follow what becomes of it; returns the exit code."""
     reach_own_modules()
     given = answered(answer, as_json=as_json) if answer is not None else AGAIN
-    async with Client.open(state, create=False) as client:
+    async with client_of(state, worker=True) as client:
         source = await client.session(parse_record(call).execution.session, create=False)
         forked = await source.fork(at=call, answer=given, name=name)
         execution = client.execution(execution_id(forked.name, 1))

@@ -200,6 +200,9 @@ class Promises:
 
     async def get(self, id: str, *, strict: bool = True) -> Promise | None:
         """Return the promise, or None if there is none. Raises RecordDamaged if it is ``strict``."""
+        if self._store is not None:
+            record = await self._store.promise(id)
+            return None if record is None else decoded(record, strict=strict)
         try:
             return decoded(await self._sender.promise_get(id), strict=strict)
         except ServerError as exc:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import TYPE_CHECKING
 
 from .beats import beat_of
@@ -33,21 +32,19 @@ QUIET = 0.1
 async def result_of(substrate: Substrate, id: str) -> Result:
     """Wait until an execution is settled and return its result. Raises ExecutionNotFound."""
     # Told once, instead of asking after every commit of everybody.
-    told = asyncio.Event()
+    told: asyncio.Future[Promise] = asyncio.get_running_loop().create_future()
 
     def hear(promise: Promise) -> None:
-        if promise.id == id:
-            told.set()
+        if promise.id == id and promise.settled and not told.done():
+            told.set_result(promise)
 
     substrate.on_settled(hear)
     try:
         root = await substrate.promises.listen(id) or await _root(substrate, id)
         while not root.settled:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_EVERY):
-                    await told.wait()
-            told.clear()
-            root = await _root(substrate, id)
+            # What is told is the promise as it was settled: it need not be asked for again.
+            await asyncio.wait([told], timeout=LOOK_EVERY)
+            root = told.result() if told.done() else await _root(substrate, id)
         return await read_result(substrate, root)
     finally:
         substrate.no_longer(hear)

@@ -211,13 +211,16 @@ async def base_of(promises: Promises, session: str, n: int) -> Base | None:
     """Return what execution n starts from, or None if an execution before it is not settled."""
     for before in range(n - 1, 0, -1):
         execution = execution_id(session, before)
-        root = await promises.get(execution)
+        # Most executions are one step: asked for along with it, that costs no time.
+        likely = step_id(execution, 0)
+        root, first = await asyncio.gather(promises.get(execution), promises.get(likely, strict=False))
         if root is None or not root.settled:
             return None
         result = root.value if root.state == "resolved" and isinstance(root.value, dict) else {}
         step = result.get("checkpoint")
         if isinstance(step, str):
-            held = await promises.get(step)
+            known = step == likely and first is not None and first.settled and not first.problem
+            held = first if known else await promises.get(step)
             if held is None or not isinstance(held.value, dict):
                 msg = f"the checkpoint of {execution} is gone: {step} cannot be read"
                 raise StateUnusable(msg)

@@ -52,6 +52,7 @@ class Owner(Protocol):
     recorder: Recorder
     waiting: Waiting
     cancelled: bool
+    kept: bool
 
     @property
     def finished(self) -> bool:
@@ -174,6 +175,9 @@ class OpenCalls:
             recorder.answer(request, "refused", {"error": TooManyCalls(words).to_data()}, None)
             await recorder.room()
             return
+        if self._run.kept:
+            # What it asks may rest on what no checkpoint has: whoever comes after a crash must know that it was kept.
+            await recorder.begun()
         begun = self._run.handlers.begin(self._run.execution, request, at_once=self._forced())
         if begun.refused is not None:
             recorder.answer(request, "refused", begun.refused, None)

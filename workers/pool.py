@@ -40,6 +40,8 @@ class Idle:
     guest: Guest
     checkpoint: str
     settings: int
+    #: Bytes of memory that it held just now, if that is known.
+    memory: int | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -131,7 +133,8 @@ class Pool:
         await self.drop(session, "another guest took its place")
         guest = what.run.guest if isinstance(what, Parked) else what.guest
         # Measured once: a kept guest hardly grows, and what its threads do is watched for itself.
-        kept = _Kept(what, usage_of(guest.pid).memory)
+        memory = what.memory if isinstance(what, Idle) else None
+        kept = _Kept(what, usage_of(guest.pid).memory if memory is None else memory)
         if kept.memory > self._memory:
             await guest.kill(f"it held {kept.memory} bytes, and all kept guests together may hold {self._memory}")
             return

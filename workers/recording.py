@@ -21,6 +21,8 @@ from perdure.engine.refs import stored
 from .messages import ProtocolViolation
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from perdure.engine.blobs import BlobStore
     from perdure.engine.durable import Attempt, Promise
     from perdure.engine.journal import Journal, Request
@@ -125,6 +127,8 @@ class Recorder:
         self.starting = 0
         self._writing = False
         self._stopped = False
+        #: Waits until that is recorded which comes before everything here; None once it is.
+        self.follows: Callable[[], Awaitable[None]] | None = None
         # A deadline is recorded from elsewhere than the queue: two writers would take the same number.
         self._one = asyncio.Lock()
 
@@ -284,8 +288,15 @@ class Recorder:
             except TimeoutError:
                 return
 
+    async def begun(self) -> None:
+        """Wait until the step is recorded that the records are of."""
+        if self.follows is not None:
+            await self.follows()
+            self.follows = None
+
     async def _record(self, param: dict[str, Any], **how: Any) -> Promise:
         async with self._one:
+            await self.begun()
             param["at"] = now_ms()
             count = len(self._unrecorded)
             if count:

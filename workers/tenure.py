@@ -75,11 +75,13 @@ class Tenure:
         self._kept = False
         #: What stood around the step's first guest.
         self._isolation: dict[str, Any] | None = None
+        #: The recording of the first step's beginning, while its guest runs already.
+        self._beginning: asyncio.Task[Promise] | None = None
 
     async def work(self) -> Result:
         """Run the execution to its end. Raises AttemptLost, and whatever ends the task when it suspends."""
         found, records = await self._find_step()
-        if found.settled:
+        if found is not None and found.settled:
             await self._ending.close()
             return Result.model_validate(found.value["result"])
         self._take(found)
@@ -96,6 +98,7 @@ class Tenure:
                     return result
             except GuestDied as exc:
                 run = self._live.run = None
+                await self._begun()
                 records = await self._records()
                 await self._deaths.record(self._attempt, self._step, len(records), exc)
                 end = self._end_of_deaths(exc, place_of(records))
@@ -113,6 +116,7 @@ class Tenure:
 
     async def damaged(self, problem: Exception) -> Result:
         """End what would go on from something that is damaged: no attempt at it would find that again."""
+        await self._begun()
         try:
             if not (self._step or await self._records()):
                 result = damaged(self._attempt.id, problem)
@@ -134,28 +138,64 @@ class Tenure:
 
     # -- steps -------------------------------------------------------------------------
 
-    async def _begin_step(self) -> Promise:
+    async def _begin_step(self, at: int | None = None) -> Promise:
         """Create the promise of the step that comes now, or return it if there is one."""
-        param: dict[str, Any] = {"step": self._step, "at": now_ms(), "isolation": self._isolation}
+        param: dict[str, Any] = {"step": self._step, "at": at or now_ms(), "isolation": self._isolation}
         if self._kept:
             param["kept"] = True
         return await self._attempt.create(step_id(self._attempt.id, self._step), "step", param)
 
-    def _take(self, step: Promise) -> None:
+    def _take(self, step: Promise | None) -> None:
         """Take over what the record of a step says of its first guest; later steps of the execution have it too."""
+        if step is None:
+            return
         self._isolation = step.param.get("isolation")
         self._kept = bool(step.param.get("kept"))
 
-    async def _find_step(self) -> tuple[Promise, list[Promise]]:
-        """Return the execution's last step and its records; begun now, if the one before it is settled."""
+    def _begin_beside(self) -> None:
+        """Record the beginning of the first step while its guest begins: nothing of the step is recorded before it.
+
+        Until then this is an execution that nobody has begun, for whoever comes after this attempt.
+        """
+        self._beginning = asyncio.create_task(self._begin_first())
+        self._beginning.add_done_callback(lambda task: task.cancelled() or task.exception())
+
+    async def _begin_first(self) -> Promise:
+        at = now_ms()
+        step = await self._begin_step(at)
+        if step.param.get("at") != at:
+            # Made from outside since it was looked for: the next attempt takes it as it is.
+            msg = f"{step.id} was written meanwhile: what is recorded is read again"
+            self._attempt.lose(msg)
+            raise AttemptLost(msg)
+        return step
+
+    async def _begun(self) -> None:
+        """Wait until the beginning of the first step is recorded."""
+        if self._beginning is not None:
+            await self._beginning
+            self._beginning = None
+
+    async def _find_step(self) -> tuple[Promise | None, list[Promise]]:
+        """Return the execution's last step and its records; begun now, if the one before it is settled.
+
+        None for the first step of what nobody has begun.
+        """
         session, version = self._job.id.session, self._job.head.version
         self._isolation = recorded(await self._services.source(self._job.head.settings))
         self._kept = self._services.pool.holds_idle(session, self._base.step, version)
+        new = self._attempt.version == 1 and self._job.submission.fork is None
+        begun = self._attempt.get(step_id(self._attempt.id, 0)) if new else self._begin_step()
         self._deaths, records, first, self._cancelled_before = await asyncio.gather(
-            Deaths.read(self._attempt), self._records(), self._begin_step(), self._is_cancelled()
+            Deaths.read(self._attempt), self._records(), begun, self._is_cancelled()
         )
         if self._cancelled_before:
             self._live.stop = self._live.stop or "cancelled"
+        if first is None:
+            if not (self._cancelled_before or self._deaths.any or records):
+                self._begin_beside()
+                return None, records
+            first = await self._begin_step()
         if not first.settled or first.value["final"]:
             return first, records
         last = await last_step(self._attempt.get, self._attempt.id, first)
@@ -240,6 +280,7 @@ class Tenure:
             self._kept = False  # It was gone when it was wanted: nothing of this execution ran in it.
         run.kept = self._kept
         run.strict = job.submission.strict_output
+        run.recorder.follows = self._begun if self._beginning else None
         limits = job.head.settings.limits
         run.calls.most = limits.open_calls
         run.recorder.most = limits.output_characters + limits.display_bytes + SAID_OF_CUTS
@@ -277,6 +318,7 @@ class Tenure:
         """Go on until something ends; returns None if it is only a step."""
         async with bounded(self._live, run, seconds_of(self._job)):
             end = await run.drive(self._attempt)
+        await self._begun()
         match end:
             case Stepping():
                 await self._next_step(run, end)
@@ -305,7 +347,8 @@ class Tenure:
             await run.guest.kill("its execution is rolled back")
             return await self._ending.roll_back(run, self._job.base.step, end.done)
         result = await self._ending.commit(run, end.done)
-        idle = Idle(run.guest, step_id(self._attempt.id, run.step), self._job.head.version)
+        memory = result.usage.memory_bytes
+        idle = Idle(run.guest, step_id(self._attempt.id, run.step), self._job.head.version, memory)
         await self._services.pool.rest(self._job.id.session, idle)
         return result
 
@@ -353,6 +396,7 @@ class Tenure:
     async def _fail(self, run: Run | None, status: str, reason: ErrorInfo, *, stop: Stop | None = None) -> Result:
         # What is atomic leaves nothing of itself, not even its settled steps.
         base = self._job.base.step if self._job.submission.atomic else self._base.step
+        await self._begun()
         return await self._ending.fail(self._step, base, await self._records(), run, status, reason, stop)
 
     async def _records(self) -> list[Promise]:

@@ -25,6 +25,7 @@ from .commits import Committer
 from .database import Database, Synchronous, members_folder
 from .delivery import Messages, anycast_address
 from .errors import StoreClosed, StoreError
+from .lookups import Lookups
 from .members import Card, Peer
 from .peers import Notice, Peers
 from .promises import fetch
@@ -78,6 +79,7 @@ class SqliteConnection(Reading):
         self._committer = Committer(clock, self._committed)
         self._reader: Database | None = None
         self._reading = ThreadPoolExecutor(1, "perdure-store-read")
+        self._lookups = Lookups(self._read, clock)
         self._lock: int | None = None
         self._member = 0
         self._peers = Peers(self._folder, self._card.name, self)
@@ -241,6 +243,14 @@ class SqliteConnection(Reading):
             return Refused(reply.status, reply.data)
         promise: wire.PromiseRecord = reply.data["promise"]
         return promise
+
+    async def promise(self, id: str) -> wire.PromiseRecord | None:
+        """What `promise.get` answers, without its envelope; None if there is no such promise.
+
+        Raises:
+            StoreError: the file cannot be read.
+        """
+        return await self._lookups.promise(id)
 
     # Reading along
 

@@ -126,6 +126,9 @@ class Recorder:
         #: Calls whose start is to be recorded.
         self.starting = 0
         self._writing = False
+        self._writer: asyncio.Task[None] | None = None
+        #: Done when nothing more is written, while somebody runs this.
+        self._over: asyncio.Future[None] | None = None
         self._stopped = False
         #: Waits until that is recorded which comes before everything here; None once it is.
         self.follows: Callable[[], Awaitable[None]] | None = None
@@ -225,37 +228,66 @@ class Recorder:
     def _put(self, item: _Start | _Answer | _Writes | _GiveUp | _Flush) -> None:
         self._queue.append(item)
         self._queued.set()
+        self._begin_to_write()
+
+    def _begin_to_write(self) -> None:
+        """Have the queue emptied, unless it is: begun at once, so that nobody has to be woken for a record."""
+        if self._over is not None and not self._over.done() and not self._writing:
+            self._writing = True
+            loop = asyncio.get_running_loop()
+            self._writer = asyncio.Task(self._write(), loop=loop, eager_start=True)
 
     # -- recording -----------------------------------------------------------------
 
     async def run(self) -> None:
         """Record everything, until it is stopped. Raises AttemptLost."""
         self._stopped = False
-        while True:
-            while not self._queue and not self._stopped:
-                self._writing = False
+        self._over = over = asyncio.get_running_loop().create_future()
+        try:
+            if self._queue:
+                self._begin_to_write()
+            else:
                 self._owner.quiet()
-                self._queued.clear()
-                await self._queued.wait()
-            if self._stopped:
-                return
-            self._writing = True
-            item = self._queue[0]
-            if isinstance(item, _Writes):
-                await self._more_output(item)
-            self._queue.popleft()
-            self._less()
-            match item:
-                case _Start():
-                    await self._record_start(item)
-                case _Answer():
-                    await self._record_answer(item)
-                case _Writes():
-                    await self._record_output(item)
-                case _GiveUp():
-                    await self._record_given_up(item)
-                case _Flush():
-                    item.done.set()
+            await over
+        finally:
+            self._over = None
+            if self._writer is not None:
+                self._writer.cancel()
+                await asyncio.gather(self._writer, return_exceptions=True)
+            self._writing = False
+
+    async def _write(self) -> None:
+        over = self._over
+        assert over is not None  # noqa: S101 - it is begun by those who have looked
+        try:
+            while self._queue and not self._stopped:
+                await self._write_next()
+            self._writing = False
+            if not self._stopped:
+                self._owner.quiet()
+            elif not over.done():
+                over.set_result(None)
+        except Exception as exc:  # noqa: BLE001 - it ends the run, which waits for it
+            if not over.done():
+                over.set_exception(exc)
+
+    async def _write_next(self) -> None:
+        item = self._queue[0]
+        if isinstance(item, _Writes):
+            await self._more_output(item)
+        self._queue.popleft()
+        self._less()
+        match item:
+            case _Start():
+                await self._record_start(item)
+            case _Answer():
+                await self._record_answer(item)
+            case _Writes():
+                await self._record_output(item)
+            case _GiveUp():
+                await self._record_given_up(item)
+            case _Flush():
+                item.done.set()
 
     def _less(self) -> None:
         if len(self._queue) <= CALLS_BACKLOG // 2:
@@ -269,6 +301,8 @@ class Recorder:
         """
         self._stopped = True
         self._queued.set()
+        if self._over is not None and not self._over.done() and not self._writing:
+            self._over.set_result(None)
 
     async def timers(self, new: dict[str, int], wake: int) -> str:
         """Record deadlines, by path, and return the id of a promise that resolves at ``wake`` (ms since 1970)."""

@@ -337,8 +337,9 @@ class SqliteConnection(Reading):
     def on_changed(self) -> None:
         """Somebody has committed."""
         self._generation += 1
-        change, self._change = self._change, asyncio.Event()
-        change.set()
+        if self._watchers:
+            change, self._change = self._change, asyncio.Event()
+            change.set()
 
     def on_lost(self, member: int) -> None:
         """The wire to a peer ended."""

@@ -38,8 +38,9 @@ if TYPE_CHECKING:
 
 __all__ = ["EXIT_CHANNEL", "Channel"]
 
-#: Bytes asked of the socket at once: about what its buffer holds.
-READ_SIZE = 256 << 10
+#: Bytes asked of the socket at once: a message's. Room for much more would be mapped, cleared and unmapped again for
+#: every reply, which costs more than all that is done with it; bytes of streams are read to where they stay.
+READ_SIZE = 16 << 10
 #: The byte before the text of a write.
 _STREAMS = {1: b"\x01", 2: b"\x02"}
 _NAMES = {1: "stdout", 2: "stderr"}

@@ -183,7 +183,7 @@ class Decoder:
 def _frame(kind: int, payload: bytes) -> Message | Chunk:
     if kind == MESSAGE:
         try:
-            message = json.loads(payload)
+            message = json.loads(payload.decode("utf-8", "surrogatepass"))
         except (ValueError, RecursionError) as error:
             msg = f"a message that is not JSON: {error}"
             raise WireError(msg) from None

@@ -25,6 +25,8 @@ class Images:
 
     def __init__(self) -> None:
         self._come: asyncio.Queue[Checkpoint] = asyncio.Queue(1)
+        #: Whether one comes without being asked for: the guest has said so.
+        self.follows = False
 
     def take(self, image: Checkpoint) -> None:
         """Take in what the guest says of it. Raises ProtocolViolation."""
@@ -32,6 +34,17 @@ class Images:
             msg = "an image nobody asked for"
             raise ProtocolViolation(msg)
         self._come.put_nowait(image)
+
+    async def _next(self, guest: Guest, since: int) -> Checkpoint:
+        if self.follows:
+            self.follows = False
+            image = await self._come.get()
+            if image.since == since:
+                return image
+            # It adds to one that is not stored here.
+            guest.link.take(image.stream)
+        await guest.link.send(MakeCheckpoint(since=since))
+        return await self._come.get()
 
     async def ask(
         self, guest: Guest, handle: Callable[[FromGuest | Written], Awaitable[None]], timeout: float, since: int
@@ -42,8 +55,7 @@ class Images:
         """
         pump = asyncio.create_task(guest.link.pump(handle))
         try:
-            await guest.link.send(MakeCheckpoint(since=since))
-            got = asyncio.create_task(self._come.get())
+            got = asyncio.create_task(self._next(guest, since))
             try:
                 awaited: set[asyncio.Future[Any]] = {got, pump, guest.died}
                 await asyncio.wait(awaited, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)

@@ -162,12 +162,16 @@ class Done(_Message):
     names: Annotated[int, Field(ge=0)] = 0
     prevented: Annotated[list[tuple[str, int]], Field(max_length=MAX_REASONS)] = []
     changed: Annotated[list[str], Field(max_length=MAX_REASONS)] = []
+    #: Whether the checkpoint comes without being asked for.
+    follows: bool = False
     entered: Entered | None = None
 
 
 class Checkpoint(_Message):
     t: Literal["checkpoint"]
     stream: int
+    #: The checkpoint that it adds to, as its guest has it.
+    since: Annotated[int, Field(ge=0)] = 0
 
 
 class StepEnds(_Message):

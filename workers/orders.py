@@ -100,6 +100,8 @@ class Execute(_Order):
     strategy: str = "overwrite"
     steps: dict[str, Any] | None = None
     lost_ends: bool = False
+    #: The checkpoint is wanted with the end, if nothing is left that could change what it holds.
+    image: bool = False
 
 
 class Reply(_Order):

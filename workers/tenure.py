@@ -306,6 +306,8 @@ class Tenure:
             # What is to be undone as a whole is one step.
             steps=None if submission.atomic else _policy(self._services.settings),
             grants=self._services.describe(self._job.grants),
+            # What is atomic may be about to be undone.
+            image=not submission.atomic,
         )
         brought = submission.variables
         # In a later step they are variables like the others.

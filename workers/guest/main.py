@@ -261,7 +261,11 @@ class Guest:
         answer = finish.done(self, number, filename, ended) | self.steps.ended()
         self.hub.finish_replay()
         self.hub.end()
-        self.hub.send(answer)
+        # What nobody can change any more needs not be asked for: it is ready when the host has read the rest.
+        follows = bool(message.get("image") and not answer["left"] and not self.hub.unanswered())
+        self.hub.send({**answer, "follows": follows})
+        if follows:
+            self._send_checkpoint()
 
     def _merge(self, message: Message) -> dict[str, list[str]] | None:
         """Put in the variables that came with a submission."""
@@ -309,10 +313,14 @@ class Guest:
     def _checkpoint(self, message: Message) -> None:
         """Send what changed since the checkpoint that the host has; everything, if it is not the last one made here."""
         self._given = message.get("since", 0)
+        self._send_checkpoint()
+
+    def _send_checkpoint(self) -> None:
         self.hub.close()
         self.output.flush()
+        since = self._given
         send = self._image(None)
-        self.hub.send({"t": "checkpoint", "stream": send()})
+        self.hub.send({"t": "checkpoint", "stream": send(), "since": since})
         self._given = self.checkpoints.generation
         self.losses.take(self.checkpoints.losses(), self.namespace.dict, self.checkpoints.states_lost())
 

@@ -34,6 +34,7 @@ ORDERS: dict[str, tuple[dict[str, type], dict[str, type | tuple[type, ...]]]] = 
             "strategy": str,
             "steps": (dict, type(None)),
             "lost_ends": bool,
+            "image": bool,
         },
     ),
     "reply": ({"path": str}, {"value": object, "value_stream": int, "error": dict}),

@@ -26,10 +26,10 @@ from resonate.types import PromiseCreateReq, PromiseRecord, PromiseSettleReq
 
 from .errors import RecordDamaged
 from .events import Recorded, Recording, Settled, Settling, Suspending
-from .store import Refused
+from .store import Refused, fenced
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable
 
     from resonate.resonate import Resonate
     from resonate.send import Sender
@@ -282,14 +282,26 @@ class Promises:
         ``param`` is what a request to create has encoded.
         """
         if self._store is not None:
-            record = await self._store.fence(task, version, request)
-            if isinstance(record, Refused):
-                raise ServerError(record.status, record.why)
+            record = _allowed(await self._store.fence(task, version, request))
             ours = isinstance(request, PromiseCreateReq) and record.param.data == request.param.data
             return decoded(record, param if ours else None)
         if isinstance(request, PromiseCreateReq):
             return decoded((await self._sender.task_fence_create(task, version, request)).promise)
         return decoded((await self._sender.task_fence_settle(task, version, request)).promise)
+
+    def settle_along(self, task: str, version: int, request: PromiseSettleReq) -> Coroutine[Any, Any, Promise] | None:
+        """Settle a promise under a task's lease in one commit with what is asked for next; None where there is no way.
+
+        It is asked for when this returns, and done when what it returns is.
+        """
+        if self._store is None:
+            return None
+        reply = self._store.fence_along(task, version, request)
+
+        async def done() -> Promise:
+            return decoded(_allowed(fenced(await reply)))
+
+        return done()
 
     async def listen(self, id: str) -> Promise | None:
         """Ask to be told (by an unblock message to this process) when the promise settles; return it as it is now."""
@@ -301,6 +313,12 @@ class Promises:
             if exc.code == _NOT_FOUND:
                 return None
             raise
+
+
+def _allowed(record: EmbeddedRecord | Refused) -> EmbeddedRecord:
+    if isinstance(record, Refused):
+        raise ServerError(record.status, record.why)
+    return record
 
 
 def _create_request(
@@ -336,6 +354,8 @@ class Attempt:
         self._sender = effects.sender
         self._promises = promises
         self._observer = observer
+        #: The settling of its last step, while that waits to be recorded with the end of the execution.
+        self.settling: asyncio.Task[None] | None = None
         #: Given the id and value of whatever is settled, returns what to settle it with.
         self.seal: Callable[[str, Any], Awaitable[Any]] | None = None
         self.id = state.id
@@ -447,6 +467,28 @@ class Attempt:
         if self._observer is not None:
             self._observer(Settled(self.id, id))
         return promise
+
+    async def settle_along(self, id: str, value: Any) -> bool:
+        """Resolve a promise in one commit with the end of this attempt, which must follow; False if there is no way.
+
+        ``settling`` ends when both are recorded, or fails as ``settle`` does: nobody is told of the end before.
+        """
+        self._check()
+        if self.seal is not None:
+            value = await self.seal(id, value)
+        request = PromiseSettleReq(id=id, state="resolved", value=_CODEC.encode(value))
+        self.tell(Settling(self.id, id))
+        done = self._promises.settle_along(self.id, self.version, request)
+        if done is None:
+            return False
+        self.settling = asyncio.create_task(self._settled_along(id, done))
+        self.settling.add_done_callback(lambda task: task.cancelled() or task.exception())
+        return True
+
+    async def _settled_along(self, id: str, done: Coroutine[Any, Any, Promise]) -> None:
+        with self._fatal():
+            await done
+        self.tell(Settled(self.id, id))
 
     def suspend(self, waiting: Iterable[str]) -> NoReturn:
         """Leave until one of these promises (external ones or timers) settles; does not return."""

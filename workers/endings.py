@@ -197,16 +197,22 @@ class Ending:
             raise ProtocolViolation(msg)
 
     async def _settle(self, step: int, run: Run | None, result: Result, record: Recorded | None) -> None:
-        await self.attempt.settle(
-            step_id(self.attempt.id, step),
-            {
-                "checkpoint": record.model_dump(mode="json") if record else None,
-                "entered": run.recorder.unrecorded() if run else None,
-                "final": True,
-                "result": result.model_dump(mode="json"),
-            },
-        )
-        await self.close()
+        id = step_id(self.attempt.id, step)
+        value = {
+            "checkpoint": record.model_dump(mode="json") if record else None,
+            "entered": run.recorder.unrecorded() if run else None,
+            "final": True,
+            "result": result.model_dump(mode="json"),
+        }
+        # With the execution's own end, if nothing of it has to be closed in between.
+        if not (record and self._plain and await self.attempt.settle_along(id, value)):
+            await self.attempt.settle(id, value)
+            await self.close()
+
+    @property
+    def _plain(self) -> bool:
+        """Whether nobody was given a way to cancel the execution, which would have to be closed."""
+        return self.attempt.version == 1 and not self.live.watched
 
     async def close(self) -> None:
         """Close the way to cancel an execution whose outcome is settled.
@@ -214,7 +220,7 @@ class Ending:
         Before that, whoever goes on after a crash would take it for a request to cancel.
         """
         attempt = self.attempt
-        if attempt.version > 1 or self.live.watched:
+        if not self._plain:
             cancel = await attempt.get(cancel_id(attempt.id))
             if cancel is not None and not cancel.settled:
                 await attempt.settle(cancel.id, {"at": now_ms(), "unused": True})

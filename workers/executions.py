@@ -85,7 +85,7 @@ class Executions:
             error = ErrorInfo(type=type(exc).__name__, message=f"internal error: {exc}", module="perdure")
             result = Result(execution=attempt.id, status="failed", error=error)
         self._pauses.pop(attempt.id, None)
-        attempt.tell(Ended(attempt.id, attempt.version))
+        _tell_end(attempt)
         return result.model_dump(mode="json")
 
     async def _run(self, attempt: Attempt, submission: list[Any]) -> Result:
@@ -192,6 +192,8 @@ class Executions:
     async def _watch(self, attempt: Attempt, live: Live) -> None:
         """Look out for a request to cancel, and for the execution being settled by others; say what it does."""
         await asyncio.sleep(WATCH_AFTER if attempt.version == 1 else WATCH_RESUMED_AFTER)
+        if attempt.settling is not None:
+            return  # It is over.
         live.watched = True
         try:
             cancel = await attempt.create(cancel_id(attempt.id), "cancel", {"at": now_ms()}, external=True)
@@ -233,3 +235,18 @@ class Executions:
             if live.attempt is not None:
                 live.attempt.lose("the worker is stopping")
         await asyncio.gather(*(live.ended.wait() for live in list(self._live.values()) if live.attempt is not None))
+
+
+def _tell_end(attempt: Attempt) -> None:
+    """Tell the observer that the attempt has ended; one whose last step is recorded with its end, after that."""
+    ended = Ended(attempt.id, attempt.version)
+    settling = attempt.settling
+    if settling is None:
+        attempt.tell(ended)
+        return
+
+    def settled(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is None:
+            attempt.tell(ended)
+
+    settling.add_done_callback(settled)

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections import OrderedDict
 from dataclasses import dataclass
 from functools import partial
@@ -42,6 +43,15 @@ class Idle:
     settings: int
     #: Bytes of memory that it held just now, if that is known.
     memory: int | None = None
+    #: Ends when that step is recorded, where it is not yet; the guest serves nobody before, and nobody if it fails.
+    recorded: asyncio.Task[None] | None = None
+
+    @property
+    def holds(self) -> bool:
+        """Whether its step is recorded, and its process there."""
+        task = self.recorded
+        known = task is None or (task.done() and not task.cancelled() and task.exception() is None)
+        return known and self.guest.alive
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,8 +107,8 @@ class Pool:
         """Whether there is an idle guest of the session whose namespace is this checkpoint."""
         kept = self._kept.get(session)
         match kept and kept.what:
-            case Idle(guest, step, version):
-                return (step, version) == (checkpoint, settings) and guest.alive
+            case Idle() as idle:
+                return (idle.checkpoint, idle.settings) == (checkpoint, settings) and idle.holds
         return False
 
     async def take_idle(self, session: str, checkpoint: str | None, settings: int) -> Guest | None:
@@ -139,11 +149,18 @@ class Pool:
             await guest.kill(f"it held {kept.memory} bytes, and all kept guests together may hold {self._memory}")
             return
         self._kept[session] = kept
+        if isinstance(what, Idle) and what.recorded is not None:
+            what.recorded.add_done_callback(partial(self._unless_recorded, guest))
         guest.died.add_done_callback(partial(self._gone, session, kept))
         while len(self._kept) > self._limit:
             await self._evict("it was the least recently used of too many kept guests")
         while self.memory > self._memory:
             await self._evict("kept guests held too much memory, and it was the least recently used")
+
+    def _unless_recorded(self, guest: Guest, recorded: asyncio.Task[None]) -> None:
+        # Another attempt may give its step another end.
+        if recorded.cancelled() or recorded.exception() is not None:
+            guest.signal(signal.SIGKILL)
 
     def _gone(self, session: str, kept: _Kept, _death: asyncio.Future[Death]) -> None:
         # A dead guest takes nobody's place.

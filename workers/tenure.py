@@ -350,7 +350,8 @@ class Tenure:
             return await self._ending.roll_back(run, self._job.base.step, end.done)
         result = await self._ending.commit(run, end.done)
         memory = result.usage.memory_bytes
-        idle = Idle(run.guest, step_id(self._attempt.id, run.step), self._job.head.version, memory)
+        step = step_id(self._attempt.id, run.step)
+        idle = Idle(run.guest, step, self._job.head.version, memory, self._attempt.settling)
         await self._services.pool.rest(self._job.id.session, idle)
         return result
 

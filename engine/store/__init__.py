@@ -1,6 +1,6 @@
 """A Resonate store in one SQLite file, for programs that want no server."""
 
-from .connection import Refused, SqliteConnection
+from .connection import Refused, SqliteConnection, fenced
 from .errors import (
     StoreClosed,
     StoreDamaged,
@@ -26,5 +26,6 @@ __all__ = [
     "StoreNewer",
     "StoreReadOnly",
     "back_up",
+    "fenced",
     "problems",
 ]

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 BATCH: Final = 256  # requests in one transaction: enough to hide the fsync, few enough not to hold up the first
 RECHECK: Final = 60.0  # seconds; a wall clock that was set forward must not leave a deadline unseen for longer
+ALONG: Final = 0.02  # seconds that a write waits for another to share its transaction: that one is on its way
 AFTER_ERROR: Final = 1_000  # ms until timeouts are tried again when they could not be written
 
 type Write[T] = Callable[[Database, int, Messages], T]
@@ -61,7 +62,8 @@ class Committer:
     def __init__(self, clock: Clock, committed: Callable[[Messages], None]) -> None:
         self._clock = clock
         self._committed = committed
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[list[_Job] | None] = queue.SimpleQueue()
+        self._along: list[_Job] = []
         self._thread: threading.Thread | None = None
         self._closing = False
         self._deadline: int | None = 0  # what fell due while no process was there comes first
@@ -75,16 +77,31 @@ class Committer:
         """Run one write, alone or with what else waits; returns once it is durable."""
         loop = asyncio.get_running_loop()
         done: asyncio.Future[T] = loop.create_future()
-        self._jobs.put(_Job(write, loop, done))
+        self._put([_Job(write, loop, done)])
         return await done
+
+    def write_along[T](self, write: Write[T]) -> asyncio.Future[T]:
+        """Have one write done before whatever is asked for next, in the same transaction; alone if nothing is."""
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[T] = loop.create_future()
+        self._along.append(_Job(write, loop, done))
+        loop.call_later(ALONG, self._put, [])
+        return done
+
+    def _put(self, jobs: list[_Job]) -> None:
+        # As one, or the thread would begin with the first of them before the next is there.
+        jobs, self._along = [*self._along, *jobs], []
+        if jobs:
+            self._jobs.put(jobs)
 
     def expect(self, deadline: int) -> None:
         """Wake for a deadline that another process has set, if it is before what is waited for."""
         if self._deadline is None or deadline < self._deadline:
-            self._jobs.put(_Job(lambda _db, _now, messages: messages.wake(deadline)))
+            self._put([_Job(lambda _db, _now, messages: messages.wake(deadline))])
 
     async def stop(self) -> None:
         """Finish what was asked for, then close the database."""
+        self._put([])
         self._jobs.put(None)
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join)
@@ -112,15 +129,15 @@ class Committer:
     def _collect(self, wait: float) -> list[_Job]:
         jobs: list[_Job] = []
         try:
-            job = self._jobs.get(timeout=wait) if wait else self._jobs.get_nowait()
+            more = self._jobs.get(timeout=wait) if wait else self._jobs.get_nowait()
             while True:
-                if job is None:
+                if more is None:
                     self._closing = True
                     break
-                jobs.append(job)
-                if len(jobs) == BATCH:
+                jobs += more
+                if len(jobs) >= BATCH:
                     break
-                job = self._jobs.get_nowait()
+                more = self._jobs.get_nowait()
         except queue.Empty:
             pass
         return jobs

@@ -21,7 +21,7 @@ from resonate.types import PromiseCreateReq, PromiseSettleReq
 
 from . import members, timeouts, wire
 from .actions import ACTIONS, READS
-from .commits import Committer
+from .commits import Committer, Write
 from .database import Database, Synchronous, members_folder
 from .delivery import Messages, anycast_address
 from .errors import StoreClosed, StoreError
@@ -33,7 +33,7 @@ from .reading import Reading
 from .task_actions import fence
 from .wire import Reply
 
-__all__ = ["Refused", "SqliteConnection"]
+__all__ = ["Refused", "SqliteConnection", "fenced"]
 
 log = structlog.get_logger(__name__)
 
@@ -228,21 +228,18 @@ class SqliteConnection(Reading):
         Raises:
             StoreError: the file failed; the request was not applied.
         """
-        value: wire.Value
-        inner: wire.PromiseCreate | wire.PromiseSettle
-        if isinstance(request, PromiseCreateReq):
-            value = wire.Value(request.param.headers, request.param.data)
-            inner = wire.PromiseCreate(request.id, request.timeout_at, value, request.tags)
-        else:
-            value = wire.Value(request.value.headers, request.value.data)
-            inner = wire.PromiseSettle(request.id, request.state, value)
         if not self._ready:
             await self.start()
-        reply = await self._committer.write(lambda db, now, messages: fence(db, now, task, version, inner, messages))
-        if isinstance(reply.data, str):
-            return Refused(reply.status, reply.data)
-        promise: wire.PromiseRecord = reply.data["promise"]
-        return promise
+        return fenced(await self._committer.write(_fencing(task, version, request)))
+
+    def fence_along(
+        self, task: str, version: int, request: PromiseCreateReq | PromiseSettleReq
+    ) -> asyncio.Future[Reply]:
+        """Have the same done in one transaction with what is asked for next, which is about to be.
+
+        `fenced` says what came of it. The connection must have been started.
+        """
+        return self._committer.write_along(_fencing(task, version, request))
 
     async def promise(self, id: str) -> wire.PromiseRecord | None:
         """What `promise.get` answers, without its envelope; None if there is no such promise.
@@ -434,3 +431,21 @@ class SqliteConnection(Reading):
             pass  # it was for this connection alone
         except StoreError as error:
             log.warning("the store's file could not be looked at; it is tried again", error=str(error))
+
+
+def _fencing(task: str, version: int, request: PromiseCreateReq | PromiseSettleReq) -> Write[Reply]:
+    inner: wire.PromiseCreate | wire.PromiseSettle
+    if isinstance(request, PromiseCreateReq):
+        param = wire.Value(request.param.headers, request.param.data)
+        inner = wire.PromiseCreate(request.id, request.timeout_at, param, request.tags)
+    else:
+        inner = wire.PromiseSettle(request.id, request.state, wire.Value(request.value.headers, request.value.data))
+    return lambda db, now, messages: fence(db, now, task, version, inner, messages)
+
+
+def fenced(reply: Reply) -> wire.PromiseRecord | Refused:
+    """The promise that a fenced request was answered with, or why it was refused."""
+    if isinstance(reply.data, str):
+        return Refused(reply.status, reply.data)
+    promise: wire.PromiseRecord = reply.data["promise"]
+    return promise

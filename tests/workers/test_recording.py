@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from perdure.engine.journal import Journal
+from perdure.engine.journal import Journal, Request
 from perdure.workers.recording import OUTPUT_BACKLOG, OUTPUT_BATCH, Recorder
 
 if TYPE_CHECKING:
@@ -55,3 +56,31 @@ def blobs() -> Any:
 @pytest.fixture
 def owner() -> Any:
     return None  # nobody is told while nothing gets done
+
+
+async def test_nothing_of_a_step_is_recorded_before_its_beginning(blobs: BlobStore) -> None:
+    created: list[str] = []
+    begun = asyncio.Event()
+
+    class Store:
+        async def create(self, id: str, _kind: str, param: Any, **_: Any) -> Any:
+            created.append(id)
+            return SimpleNamespace(id=id, param=param)
+
+    async def follows() -> None:
+        await begun.wait()
+
+    told: Any = SimpleNamespace(quiet=lambda: None, started=lambda *_: None, answered_in=lambda *_: None)
+    recorder = Recorder("s@1", 0, Journal(), blobs, "w", told)
+    recorder.attempt = Store()  # type: ignore[assignment]
+    recorder.follows = follows
+    recording = asyncio.create_task(recorder.run())
+    await asyncio.sleep(0)
+    recorder.answer(Request("main.0", "c", {}, "print"), "repeat", {"value": 1}, None)
+    await asyncio.sleep(0.01)
+    assert not created
+    begun.set()
+    await recorder.flushed()
+    assert created == ["s@1:s0.0"]
+    recorder.stop()
+    await recording

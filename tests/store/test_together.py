@@ -1,0 +1,107 @@
+"""What shares a way to the store: looks at promises, and a write that waits for the one it belongs with."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from resonate.types import PromiseCreateReq, PromiseSettleReq, Value
+
+from perdure.engine.store import Refused, SqliteConnection, fenced
+from perdure.engine.store.commits import ALONG
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FAR = 2**42
+
+
+async def ask(connection: SqliteConnection, kind: str, **data: Any) -> Any:
+    reply = msgspec.json.decode(await connection.send(msgspec.json.encode({"kind": kind, "data": data}).decode()))
+    assert reply["head"]["status"] == 200, reply
+    return reply["data"]
+
+
+def promise(id: str) -> PromiseCreateReq:
+    return PromiseCreateReq(id=id, timeout_at=FAR, param=Value(), tags={})
+
+
+async def held(connection: SqliteConnection) -> None:
+    """Hold the task `a`, with a promise below it."""
+    tags = {"resonate:target": "poll://any@g"}
+    create = {"kind": "promise.create", "data": {"id": "a", "timeoutAt": FAR, "tags": tags}}
+    await ask(connection, "task.create", pid="p", ttl=60_000, action=create)
+    assert not isinstance(await connection.fence("a", 1, promise("a:s0")), Refused)
+
+
+def settle(version: int = 1) -> tuple[str, int, PromiseSettleReq]:
+    return "a", version, PromiseSettleReq(id="a:s0", state="resolved", value=Value(data="dg=="))
+
+
+async def fulfill(connection: SqliteConnection) -> Any:
+    action = {"kind": "promise.settle", "data": {"id": "a", "state": "resolved"}}
+    return await ask(connection, "task.fulfill", id="a", version=1, action=action)
+
+
+async def test_a_write_and_the_one_it_waits_for_are_one_commit(connection: SqliteConnection) -> None:
+    await held(connection)
+    commits = connection.generation
+    along = connection.fence_along(*settle())
+    await fulfill(connection)
+    assert connection.generation == commits + 1
+    record = fenced(await along)
+    assert not isinstance(record, Refused)
+    assert record.state == "resolved"
+
+
+async def test_a_write_that_nothing_follows_is_done_alone(connection: SqliteConnection) -> None:
+    await held(connection)
+    async with asyncio.timeout(100 * ALONG):
+        assert not isinstance(fenced(await connection.fence_along(*settle())), Refused)
+    found = await connection.promise("a:s0")
+    assert found is not None
+    assert found.state == "resolved"
+
+
+async def test_one_that_is_refused_takes_nobody_with_it(connection: SqliteConnection) -> None:
+    await held(connection)
+    along = connection.fence_along(*settle(version=2))
+    await fulfill(connection)
+    refused = fenced(await along)
+    assert isinstance(refused, Refused)
+    assert refused.status == 409
+
+
+async def test_a_stop_waits_for_it(path: Path) -> None:
+    connection = SqliteConnection(path)
+    await held(connection)
+    along = connection.fence_along(*settle())
+    await connection.stop()
+    assert not isinstance(fenced(along.result()), Refused)
+
+
+async def test_what_is_asked_for_at_once_is_read_at_once(connection: SqliteConnection) -> None:
+    await held(connection)
+    looks = 0
+    read = connection._lookups._read
+
+    async def counted(look: Any) -> Any:
+        nonlocal looks
+        looks += 1
+        return await read(look)
+
+    connection._lookups._read = counted
+    several = await asyncio.gather(*map(connection.promise, ["a", "a:s0", "b"]))
+    assert [found and found.id for found in several] == ["a", "a:s0", None]
+    assert looks == 1
+
+
+async def test_a_look_sees_every_commit_before_it(connection: SqliteConnection) -> None:
+    """Also where another look is under way, that began before the commit."""
+    await held(connection)
+    for number in range(50):
+        early = asyncio.create_task(connection.promise(f"a:s0.{number}"))
+        await connection.fence("a", 1, promise(f"a:s0.{number}"))
+        assert await connection.promise(f"a:s0.{number}") is not None
+        await early

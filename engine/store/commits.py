@@ -63,13 +63,17 @@ class Committer:
         self._clock = clock
         self._committed = committed
         self._jobs: queue.SimpleQueue[list[_Job] | None] = queue.SimpleQueue()
-        self._along: list[_Job] = []
+        #: Jobs of this turn of the loop, and those that wait for one to go with.
+        self._gathered: list[_Job] = []
+        self._handing = False
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._closing = False
         self._deadline: int | None = 0  # what fell due while no process was there comes first
 
     def start(self, database: Database, loop: asyncio.AbstractEventLoop) -> None:
         """Begin to write; from here on the database belongs to the thread."""
+        self._loop = loop
         self._thread = threading.Thread(target=self._run, args=(database, loop), name="perdure-store", daemon=True)
         self._thread.start()
 
@@ -77,31 +81,40 @@ class Committer:
         """Run one write, alone or with what else waits; returns once it is durable."""
         loop = asyncio.get_running_loop()
         done: asyncio.Future[T] = loop.create_future()
-        self._put([_Job(write, loop, done)])
+        self._put(_Job(write, loop, done))
         return await done
 
     def write_along[T](self, write: Write[T]) -> asyncio.Future[T]:
         """Have one write done before whatever is asked for next, in the same transaction; alone if nothing is."""
         loop = asyncio.get_running_loop()
         done: asyncio.Future[T] = loop.create_future()
-        self._along.append(_Job(write, loop, done))
-        loop.call_later(ALONG, self._put, [])
+        self._gathered.append(_Job(write, loop, done))
+        loop.call_later(ALONG, self._hand_over)
         return done
 
-    def _put(self, jobs: list[_Job]) -> None:
-        # As one, or the thread would begin with the first of them before the next is there.
-        jobs, self._along = [*self._along, *jobs], []
-        if jobs:
-            self._jobs.put(jobs)
+    def _put(self, job: _Job) -> None:
+        """Hand a job over with all others of this turn of the loop: the thread would begin with the first alone."""
+        if self._loop is None or job.loop is not self._loop:
+            self._jobs.put([job])
+            return
+        self._gathered.append(job)
+        if not self._handing:
+            self._handing = True
+            self._loop.call_soon(self._hand_over)
+
+    def _hand_over(self) -> None:
+        jobs, self._gathered, self._handing = self._gathered, [], False
+        for start in range(0, len(jobs), BATCH):
+            self._jobs.put(jobs[start : start + BATCH])
 
     def expect(self, deadline: int) -> None:
         """Wake for a deadline that another process has set, if it is before what is waited for."""
         if self._deadline is None or deadline < self._deadline:
-            self._put([_Job(lambda _db, _now, messages: messages.wake(deadline))])
+            self._jobs.put([_Job(lambda _db, _now, messages: messages.wake(deadline))])
 
     async def stop(self) -> None:
         """Finish what was asked for, then close the database."""
-        self._put([])
+        self._hand_over()
         self._jobs.put(None)
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join)

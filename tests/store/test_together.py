@@ -55,6 +55,13 @@ async def test_a_write_and_the_one_it_waits_for_are_one_commit(connection: Sqlit
     assert record.state == "resolved"
 
 
+async def test_what_is_asked_for_at_once_is_one_commit(connection: SqliteConnection) -> None:
+    await held(connection)
+    commits = connection.generation
+    await asyncio.gather(*(connection.fence("a", 1, promise(f"a:s0.{number}")) for number in range(8)))
+    assert connection.generation == commits + 1
+
+
 async def test_a_write_that_nothing_follows_is_done_alone(connection: SqliteConnection) -> None:
     await held(connection)
     async with asyncio.timeout(100 * ALONG):

@@ -39,6 +39,7 @@ from .zygotes import Kind, Source, Zygotes
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from perdure.capabilities.base import Capability
     from perdure.capabilities.registry import Grant
     from perdure.engine.blobs import BlobStore
     from perdure.engine.durable import Promise, Promises
@@ -81,6 +82,7 @@ class Services:
     observer: Observer | None = None
     alarms: Counter[str] = field(default_factory=Counter)
     """What should never be and was found, since the worker began: how often, by name."""
+    _descriptions: dict[Capability, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def promises(self) -> Promises:
@@ -116,8 +118,15 @@ class Services:
         return [capability.name for capability in self.registry.resolve(grant)]
 
     def describe(self, grants: Sequence[str]) -> list[dict[str, Any]]:
-        """Return what a guest is told of its grants."""
-        return [capability.describe() for capability in self.registry.resolve_all(grants).values()]
+        """Return what a guest is told of its grants; nobody may change it."""
+        # Signatures and schemas are looked through for it, which takes longer than a short execution has.
+        return [self._described(capability) for capability in self.registry.resolve_all(grants).values()]
+
+    def _described(self, capability: Capability) -> dict[str, Any]:
+        found = self._descriptions.get(capability)
+        if found is None:
+            found = self._descriptions[capability] = capability.describe()
+        return found
 
     async def source(self, settings: SessionSettings) -> Source:
         """Return what a session's guests are forked from. Raises SandboxUnavailable, InterpreterUnusable."""

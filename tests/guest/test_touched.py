@@ -35,3 +35,14 @@ def test_what_the_runtime_does_touches_no_variable() -> None:
         host.run("data.append(2)")
         data = checkpoint(host, since)
         assert [unit for unit in data["units"].values() if unit["roots"][0][4] > 4096]
+
+
+def test_inputs_are_in_every_checkpoint_however_many_there_are() -> None:
+    """The runtime adds to them, and what is large is looked at only where somebody says that it was touched."""
+    with Host() as host:
+        host.number = 9000
+        host.run("x = 1")
+        since = checkpoint(host, 0)["generation"]
+        host.run("y = 2")
+        data = checkpoint(host, since)
+        assert any(unit["roots"][0][4] > 4096 for unit in data["units"].values()), data["units"]

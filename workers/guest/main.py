@@ -37,7 +37,7 @@ from .hub import Hub
 from .lineage import Family
 from .losses import Losses
 from .merging import merge
-from .namespace import ENGINE_INTERNALS, MODULE_NAMES, Namespace, Sources
+from .namespace import ENGINE_INTERNALS, INPUTS, MODULE_NAMES, Namespace, Sources
 from .output import NoInput, Output
 from .risks import Risks
 from .signals import Critical
@@ -246,6 +246,8 @@ class Guest:
         else:
             if message["code"]:
                 self.namespace.keep_input(number, message["code"])
+                # No code names them, and they grow beyond what is looked at in any case.
+                self.watcher.touch(INPUTS)
             if message.get("filename"):
                 self._as_script(filename, message.get("argv") or [])
             self.output.begin(self.limits.output)

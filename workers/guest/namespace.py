@@ -13,7 +13,7 @@ import types
 from collections import OrderedDict
 from typing import Any
 
-__all__ = ["ENGINE_INTERNALS", "MODULE_NAMES", "Namespace", "Sources"]
+__all__ = ["ENGINE_INTERNALS", "INPUTS", "MODULE_NAMES", "Namespace", "Sources"]
 
 #: Names that belong to the module ``__main__``, not to the code.
 MODULE_NAMES = frozenset({"__name__", "__builtins__", "__doc__", "__loader__", "__package__", "__spec__", "__file__"})
@@ -21,6 +21,8 @@ MODULE_NAMES = frozenset({"__name__", "__builtins__", "__doc__", "__loader__", "
 ENGINE_INTERNALS = frozenset({
     "_", "__", "___", "_i", "_ii", "_iii", "In", "Out", "_ih", "_oh", "_exit_code", "_exception",
 })  # fmt: skip
+#: Names of the inputs: the runtime adds to them, and no code says so.
+INPUTS = ("In", "_ih")
 #: Results and inputs kept in ``Out`` and ``In``: enough to look back, few enough that they hold no memory for ever.
 HISTORY = 1000
 #: Sources kept for tracebacks, in characters: functions of early executions still show their lines.

@@ -1,6 +1,6 @@
 """A Resonate store in one SQLite file, for programs that want no server."""
 
-from .connection import Refused, SqliteConnection, fenced
+from .connection import SqliteConnection
 from .errors import (
     StoreClosed,
     StoreDamaged,
@@ -11,6 +11,7 @@ from .errors import (
     StoreNewer,
     StoreReadOnly,
 )
+from .fencing import Refused, fenced
 from .maintenance import Collected, back_up, problems
 
 __all__ = [

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 BATCH: Final = 256  # requests in one transaction: enough to hide the fsync, few enough not to hold up the first
 RECHECK: Final = 60.0  # seconds; a wall clock that was set forward must not leave a deadline unseen for longer
-ALONG: Final = 0.02  # seconds that a write waits for another to share its transaction: that one is on its way
 AFTER_ERROR: Final = 1_000  # ms until timeouts are tried again when they could not be written
 
 type Write[T] = Callable[[Database, int, Messages], T]
@@ -63,7 +62,7 @@ class Committer:
         self._clock = clock
         self._committed = committed
         self._jobs: queue.SimpleQueue[list[_Job] | None] = queue.SimpleQueue()
-        #: Jobs of this turn of the loop, and those that wait for one to go with.
+        #: Jobs of this turn of the loop.
         self._gathered: list[_Job] = []
         self._handing = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -83,14 +82,6 @@ class Committer:
         done: asyncio.Future[T] = loop.create_future()
         self._put(_Job(write, loop, done))
         return await done
-
-    def write_along[T](self, write: Write[T]) -> asyncio.Future[T]:
-        """Have one write done before whatever is asked for next, in the same transaction; alone if nothing is."""
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[T] = loop.create_future()
-        self._gathered.append(_Job(write, loop, done))
-        loop.call_later(ALONG, self._hand_over)
-        return done
 
     def _put(self, job: _Job) -> None:
         """Hand a job over with all others of this turn of the loop: the thread would begin with the first alone."""

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final, NamedTuple, Self
+from typing import Final, Self
 
 import msgspec
 import structlog
@@ -21,31 +21,24 @@ from resonate.types import PromiseCreateReq, PromiseSettleReq
 
 from . import members, timeouts, wire
 from .actions import ACTIONS, READS
-from .commits import Committer, Write
+from .commits import Committer
 from .database import Database, Synchronous, members_folder
 from .delivery import Messages, anycast_address
 from .errors import StoreClosed, StoreError
+from .fencing import Along, Refused, fenced, fencing
 from .lookups import Lookups
 from .members import Card, Peer
 from .peers import Notice, Peers
 from .promises import fetch
 from .reading import Reading
-from .task_actions import fence
 from .wire import Reply
 
-__all__ = ["Refused", "SqliteConnection", "fenced"]
+__all__ = ["SqliteConnection"]
 
 log = structlog.get_logger(__name__)
 
 LOOK: Final = 1.0  # seconds between looks at the file for what no message said: a stopped peer, a wire never made
 MOURNING: Final = (0.001, 0.005, 0.02, 0.1, 0.4)  # seconds; then the peer lives, and only its wire is gone
-
-
-class Refused(NamedTuple):
-    """A request that was not applied, by the protocol's rules."""
-
-    status: int
-    why: str
 
 
 class SqliteConnection(Reading):
@@ -80,6 +73,7 @@ class SqliteConnection(Reading):
         self._reader: Database | None = None
         self._reading = ThreadPoolExecutor(1, "perdure-store-read")
         self._lookups = Lookups(self._read, clock)
+        self._along = Along()
         self._lock: int | None = None
         self._member = 0
         self._peers = Peers(self._folder, self._card.name, self)
@@ -169,6 +163,7 @@ class SqliteConnection(Reading):
         if self._starting is not None:
             await asyncio.wait([self._starting])
             if not self._failed(self._starting):
+                self._along.refuse()
                 await self._guarded(self._committer.write(self._leave))
                 await self._committer.stop()
         await self._peers.close()
@@ -216,7 +211,16 @@ class SqliteConnection(Reading):
             return await self._read(lambda db: action(db, self._clock(), request, Messages()))
         if not self._ready:
             await self.start()
-        return await self._committer.write(lambda db, now, messages: action(db, now, request, messages))
+
+        def write(db: Database, now: int, messages: Messages) -> Reply:
+            return action(db, now, request, messages)
+
+        match request:
+            case wire.TaskFulfill():
+                return await self._along.write_with(request.id, write, self._committer)
+            case wire.TaskRelease():
+                self._along.refuse(request.id)
+        return await self._committer.write(write)
 
     # For programs in this process
 
@@ -230,16 +234,17 @@ class SqliteConnection(Reading):
         """
         if not self._ready:
             await self.start()
-        return fenced(await self._committer.write(_fencing(task, version, request)))
+        return fenced(await self._committer.write(fencing(task, version, request)))
 
     def fence_along(
         self, task: str, version: int, request: PromiseCreateReq | PromiseSettleReq
     ) -> asyncio.Future[Reply]:
-        """Have the same done in one transaction with what is asked for next, which is about to be.
+        """Have the same done in one transaction with the task's fulfilment, which is about to be asked for.
 
-        `fenced` says what came of it. The connection must have been started.
+        Neither is ever done without the other; a task that is released instead has it refused. `fenced` says what came
+        of it.
         """
-        return self._committer.write_along(_fencing(task, version, request))
+        return self._along.add(task, fencing(task, version, request))
 
     async def promise(self, id: str) -> wire.PromiseRecord | None:
         """What `promise.get` answers, without its envelope; None if there is no such promise.
@@ -431,21 +436,3 @@ class SqliteConnection(Reading):
             pass  # it was for this connection alone
         except StoreError as error:
             log.warning("the store's file could not be looked at; it is tried again", error=str(error))
-
-
-def _fencing(task: str, version: int, request: PromiseCreateReq | PromiseSettleReq) -> Write[Reply]:
-    inner: wire.PromiseCreate | wire.PromiseSettle
-    if isinstance(request, PromiseCreateReq):
-        param = wire.Value(request.param.headers, request.param.data)
-        inner = wire.PromiseCreate(request.id, request.timeout_at, param, request.tags)
-    else:
-        inner = wire.PromiseSettle(request.id, request.state, wire.Value(request.value.headers, request.value.data))
-    return lambda db, now, messages: fence(db, now, task, version, inner, messages)
-
-
-def fenced(reply: Reply) -> wire.PromiseRecord | Refused:
-    """The promise that a fenced request was answered with, or why it was refused."""
-    if isinstance(reply.data, str):
-        return Refused(reply.status, reply.data)
-    promise: wire.PromiseRecord = reply.data["promise"]
-    return promise

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import pytest
 from resonate.types import PromiseCreateReq, PromiseSettleReq, Value
 
-from perdure.engine.store import Refused, SqliteConnection, fenced
-from perdure.engine.store.commits import ALONG
+from perdure.engine.store import Refused, SqliteConnection, StoreError, fenced
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,8 +18,12 @@ if TYPE_CHECKING:
 FAR = 2**42
 
 
+async def answer(connection: SqliteConnection, kind: str, **data: Any) -> Any:
+    return msgspec.json.decode(await connection.send(msgspec.json.encode({"kind": kind, "data": data}).decode()))
+
+
 async def ask(connection: SqliteConnection, kind: str, **data: Any) -> Any:
-    reply = msgspec.json.decode(await connection.send(msgspec.json.encode({"kind": kind, "data": data}).decode()))
+    reply = await answer(connection, kind, **data)
     assert reply["head"]["status"] == 200, reply
     return reply["data"]
 
@@ -39,16 +44,18 @@ def settle(version: int = 1) -> tuple[str, int, PromiseSettleReq]:
     return "a", version, PromiseSettleReq(id="a:s0", state="resolved", value=Value(data="dg=="))
 
 
-async def fulfill(connection: SqliteConnection) -> Any:
-    action = {"kind": "promise.settle", "data": {"id": "a", "state": "resolved"}}
-    return await ask(connection, "task.fulfill", id="a", version=1, action=action)
+FULFILL: dict[str, Any] = {
+    "id": "a",
+    "version": 1,
+    "action": {"kind": "promise.settle", "data": {"id": "a", "state": "resolved"}},
+}
 
 
 async def test_a_write_and_the_one_it_waits_for_are_one_commit(connection: SqliteConnection) -> None:
     await held(connection)
     commits = connection.generation
     along = connection.fence_along(*settle())
-    await fulfill(connection)
+    await ask(connection, "task.fulfill", **FULFILL)
     assert connection.generation == commits + 1
     record = fenced(await along)
     assert not isinstance(record, Refused)
@@ -62,30 +69,53 @@ async def test_what_is_asked_for_at_once_is_one_commit(connection: SqliteConnect
     assert connection.generation == commits + 1
 
 
-async def test_a_write_that_nothing_follows_is_done_alone(connection: SqliteConnection) -> None:
+async def test_what_no_end_follows_is_not_done(connection: SqliteConnection) -> None:
     await held(connection)
-    async with asyncio.timeout(100 * ALONG):
-        assert not isinstance(fenced(await connection.fence_along(*settle())), Refused)
+    along = connection.fence_along(*settle())
+    await ask(connection, "task.release", id="a", version=1)
+    assert isinstance(fenced(await along), Refused)
     found = await connection.promise("a:s0")
     assert found is not None
-    assert found.state == "resolved"
+    assert found.state == "pending"
 
 
-async def test_one_that_is_refused_takes_nobody_with_it(connection: SqliteConnection) -> None:
+async def test_neither_is_done_without_the_other(connection: SqliteConnection) -> None:
+    """An end that names a step which is not recorded could not be gone on from."""
     await held(connection)
     along = connection.fence_along(*settle(version=2))
-    await fulfill(connection)
-    refused = fenced(await along)
-    assert isinstance(refused, Refused)
-    assert refused.status == 409
+    refused = await answer(connection, "task.fulfill", **FULFILL)
+    assert refused["head"]["status"] == 409
+    assert isinstance(fenced(await along), Refused)
+    task = await ask(connection, "task.get", id="a")
+    assert task["task"]["state"] == "acquired"
 
 
-async def test_a_stop_waits_for_it(path: Path) -> None:
+async def test_nor_where_the_file_fails(connection: SqliteConnection) -> None:
+    await held(connection)
+
+    def full(*_: Any) -> Any:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    along = connection.fence_along(*settle())
+    waiting = connection._along._waiting
+    waiting["a"] = waiting["a"]._replace(write=full)
+    # Others that share the transaction have theirs done.
+    beside = asyncio.create_task(connection.fence("a", 1, promise("a:s1")))
+    with pytest.raises(StoreError):
+        await answer(connection, "task.fulfill", **FULFILL)
+    with pytest.raises(StoreError):
+        await along
+    assert not isinstance(await beside, Refused)
+    task = await ask(connection, "task.get", id="a")
+    assert task["task"]["state"] == "acquired"
+
+
+async def test_nor_where_the_connection_is_stopped(path: Path) -> None:
     connection = SqliteConnection(path)
     await held(connection)
     along = connection.fence_along(*settle())
     await connection.stop()
-    assert not isinstance(fenced(along.result()), Refused)
+    assert isinstance(fenced(along.result()), Refused)
 
 
 async def test_what_is_asked_for_at_once_is_read_at_once(connection: SqliteConnection) -> None:

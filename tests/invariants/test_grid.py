@@ -131,7 +131,7 @@ async def test_disturbed(lane: Lane, calm: dict[str, Played], case: Case) -> Non
 
 
 #: How often a case that stops a worker is played until it shows what is broken.
-PLAYS = 3
+PLAYS = 6
 
 
 @pytest.mark.slow
@@ -145,8 +145,10 @@ async def test_a_broken_variant_is_caught(lanes: dict[bool, Lane], name: str) ->
     await lane.renew(name)
     before = await lane.play(program, Case(case.program, "undisturbed"))
     found: set[str] = set()
-    # A worker that is stopped may have the store's lock in its hand: then nobody can take over before it goes on.
-    for _ in range(PLAYS if any(act.startswith("stop") for _, _, act in case.orders) else 1):
+    # A worker that is stopped may have the store's lock in its hand: then nobody can take over before it goes on. Where
+    # replies race, only one may have come by the boundary: then no order of theirs can be wrong.
+    again = program.free or any(act.startswith("stop") for _, _, act in case.orders)
+    for _ in range(PLAYS if again else 1):
         played = await lane.play(program, case)
         assert len(played.acts) == len(case.orders), "a boundary was not reached: the case proved nothing"
         found |= {kind for kind, _ in judge(program, before, played, case)}

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from . import words as last_words
-from .guest.ends import NOTE_AT, own_signal
+from .guest.ends import BY_SIGNAL, NOTE_AT, own_signal
 from .identity import identity_of
 from .link import Link, LinkClosed
 from .messages import PROTOCOL, ProtocolViolation, Ready
@@ -312,6 +312,8 @@ class Guest:
         if number == signal.SIGXCPU and not self._reason:
             self._limit, self._reason = "cpu_seconds", "it used all the CPU seconds it may"
         if not self.died.done():
+            if number is None and code is not None and code - BY_SIGNAL == self._sent_itself():
+                number, code = code - BY_SIGNAL, None
             own = number is None or number in OF_CODE or number == self._sent_itself()
             words = last_words.take(self.words)
             self.died.set_result(Death(number, code, self._reason, self._limit, own, words))

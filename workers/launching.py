@@ -39,20 +39,18 @@ def guest_config(
         grants=grants,
         limits=settings.limits,
         isolation=policy.to_wire(),
-        may_fork=policy.may_fork,
         workspace=str(workspace),
     )
 
 
 def _policy(settings: SessionSettings, workspace: Path, source: Source) -> Policy:
-    may_fork = source.zygote.own_processes
     limits = Limits(
         memory=settings.limits.memory_bytes,
         address_space=max(4 * settings.limits.memory_bytes, MIN_ADDRESS_SPACE),
         cpu_seconds=settings.limits.cpu_seconds,
         file_size=settings.limits.file_bytes,
         # The kernel counts a guest's own only where it has users of its own; elsewhere all of this user's would count.
-        processes=settings.limits.threads + PROCESSES if may_fork else None,
+        processes=settings.limits.threads + PROCESSES if source.zygote.own_processes else None,
     )
     policy = source.policy(workspace, limits)
-    return replace(policy, keep_fds=(*policy.keep_fds, LOCK), may_fork=may_fork)
+    return replace(policy, keep_fds=(*policy.keep_fds, LOCK))

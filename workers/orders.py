@@ -49,7 +49,6 @@ class Config(BaseModel):
     grants: list[dict[str, Any]]
     limits: Limits
     isolation: dict[str, Any]
-    may_fork: bool
     #: An absolute path.
     workspace: Annotated[str, Field(pattern=r"^/")]
 

@@ -38,7 +38,7 @@ MEMORY_LEFT = 0.08
 #: CPU seconds beyond the limit before a guest is ended from outside: the kernel's signal comes first, where it can.
 CPU_GRACE = 1.0
 
-#: Processes of an honest guest: itself, and one that writes its checkpoint.
+#: Up to so many processes the largest counts: a fork shares its memory with its origin.
 FEW = 2
 
 #: What is read of a process's status.
@@ -88,8 +88,8 @@ def switches_of(pid: int) -> int:
 def usage_of(pid: int) -> Usage:
     """Measure a process and those it started; nothing for one that is gone.
 
-    A fork shares its memory with its origin until one of them writes: the one that writes a checkpoint is counted with
-    the guest, not beside it, and more than one by their shares.
+    A fork shares its memory with its origin until one of them writes: one is counted with the guest, not beside it, and
+    more than one by their shares.
     """
     threads = 0
     cpu = 0.0

@@ -43,7 +43,11 @@ def test_process_reports_that_it_is_no_boundary() -> None:
     assert outcome.report["layers"] == ["session", "descriptors", "limits", "parent"]
 
 
-@pytest.mark.parametrize("layer", STUBS)
+#: An ordinary user has no capabilities to lose, and without no_new_privs there is no filter to put on.
+OF_ROOT = {"capabilities and no_new_privs"}
+
+
+@pytest.mark.parametrize("layer", [layer for layer in STUBS if os.getuid() == 0 or layer not in OF_ROOT])
 def test_canary_refuses_a_guest_whose_layer_does_nothing(strict: Policy, layer: str) -> None:
     outcome = run_guest(strict, "say(ran=True)", before=STUBS[layer])
     assert outcome.status == confine.REFUSED_EXIT

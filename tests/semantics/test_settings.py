@@ -25,7 +25,6 @@ CONFIG: dict[str, Any] = {
     "grants": [],
     "limits": Limits(),
     "isolation": {},
-    "may_fork": False,
     "workspace": "/w",
 }
 
@@ -70,7 +69,7 @@ async def test_the_guests_defaults_are_the_hosts() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        *({"seed": "one"}, {"session": ""}, {"workspace": "relative"}, {"may_fork": "perhaps"}),
+        *({"seed": "one"}, {"session": ""}, {"workspace": "relative"}),
         *({"limits": {"history": 0}}, {"limits": {"nonsense": 1}}, {"more": 1}),
     ],
 )

@@ -138,7 +138,6 @@ class Policy:
     refused: tuple[Refused, ...] = ()
     parent: int | None = None
     keep_fds: tuple[int, ...] = _KEPT
-    may_fork: bool = False
 
     def to_wire(self) -> dict[str, Any]:
         """The policy as plain data for `perdure.workers.guest.confine.apply`."""
@@ -152,7 +151,6 @@ class Policy:
             "forbidden": [str(path) for path in self.forbidden],
             "parent": self.parent,
             "keep_fds": list(self.keep_fds),
-            "may_fork": self.may_fork,
         }
 
 

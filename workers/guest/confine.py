@@ -83,7 +83,7 @@ class Ground(NamedTuple):
         bounding_empty = _drop_rights()
         # Before the rules: what may be read of /proc is this process's own part, which has a name only now.
         ruleset = confine_landlock.Ruleset(abi, beneath.readable)
-        wanted = confine_seccomp.Filter(confine_kernel.machine(), os.getpid(), abi, fork=beneath.own_processes)
+        wanted = confine_seccomp.Filter(confine_kernel.machine(), os.getpid(), abi)
         return cls(beneath, parent, bounding_empty, abi, ruleset, confine_seccomp.assembled(wanted))
 
 
@@ -135,8 +135,7 @@ def apply_to_zygote(policy: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[st
         confine_landlock.restrict(abi, policy["read_only"], policy["read_write"])
         wanted = confine_seccomp.Filter(machine, os.getpid(), abi, zygote=True)
         confine_seccomp.put_on(confine_seccomp.assembled(wanted))
-        for may_fork in (False, True):
-            confine_seccomp.assembled(confine_seccomp.Filter(machine, os.getpid(), abi, fork=may_fork))
+        confine_seccomp.assembled(confine_seccomp.Filter(machine, os.getpid(), abi))
         confine_semaphores.install()
         report["landlock_abi"] = abi
         report["canary"] = confine_canary.check_zygote(controls)
@@ -155,21 +154,20 @@ def _confine(policy: Mapping[str, Any], ground: Ground | None) -> dict[str, Any]
     machine = confine_kernel.machine()
     _one_thread()
     folders = policy["read_write_folders"]
-    may_fork = bool(policy["may_fork"])
     if ground is None:
         forbidden, beside = _controls(policy), []
         abi, bounding_empty = min(confine_landlock.kernel_abi(), confine_landlock.KNOWN_ABI), _drop_rights()
-        packed = confine_seccomp.assembled(confine_seccomp.Filter(machine, os.getpid(), abi, fork=may_fork))
+        packed = confine_seccomp.assembled(confine_seccomp.Filter(machine, os.getpid(), abi))
     else:
         forbidden, beside = list(ground.beneath.controls), _beside(folders)
         abi, bounding_empty, packed = ground.abi, ground.bounding_empty, ground.packed
-        if ground.ruleset is None or may_fork != ground.beneath.own_processes:
+        if ground.ruleset is None:
             raise ConfinementFailed("policy", errors.EINVAL, "it is not for guests of this zygote")
     prepared = ground.ruleset if ground is not None else None
     absent = confine_landlock.restrict(abi, policy["read_only"], policy["read_write"], prepared)
     confine_seccomp.put_on(packed)
     confine_semaphores.install()
-    tried = confine_canary.check(forbidden, folders, beside, may_fork=may_fork)
+    tried = confine_canary.check(forbidden, folders, beside)
     return {
         "landlock_abi": abi,
         "absent": absent,

@@ -82,9 +82,7 @@ def check_zygote(forbidden: Sequence[str]) -> list[str]:
     return _try_all([*_attempts(forbidden), ("execute", _execute, (errors.EPERM,))])
 
 
-def check(
-    forbidden: Sequence[str], folders: Sequence[str], beside: Sequence[str] = (), *, may_fork: bool = False
-) -> list[str]:
+def check(forbidden: Sequence[str], folders: Sequence[str], beside: Sequence[str] = ()) -> list[str]:
     """Attempt each forbidden thing and return what was tried; raises ConfinementFailed where one is not refused.
 
     `forbidden` holds files that were openable before; `folders` are those granted for writing; `beside` are folders
@@ -98,7 +96,7 @@ def check(
         *((f"list {path}", lambda path=path: _open(path), denied) for path in beside),
         *((f"write beside {folder}", lambda folder=folder: _write_beside(folder), unwritable) for folder in folders),
         ("signal the parent", lambda: os.kill(os.getppid(), 0), refused),
-        *(() if may_fork else (("fork", _fork, refused),)),
+        ("fork", _fork, refused),
         ("execute", _execute, refused),
     ]
     return _try_all(attempts)

@@ -81,14 +81,13 @@ _SIGN = 0x8000_0000
 class Filter(NamedTuple):
     """What a filter depends on: this process, this machine, this kernel's Landlock.
 
-    ``zygote`` is the filter of the process that guests are forked from, beneath their own; ``fork`` lets a guest fork.
+    ``zygote`` is the filter of the process that guests are forked from, beneath their own: it alone may fork.
     """
 
     machine: str
     pid: int
     landlock_abi: int
     zygote: bool = False
-    fork: bool = False
 
 
 class _Program(ctypes.Structure):
@@ -183,7 +182,7 @@ def _rules(wanted: Filter) -> dict[str, Code]:
     if wanted.zygote:
         self_only, zero_too = _one_process(), _argument(0) + _when(_EQUAL, 0, _YES, _one_process())
     return {
-        "clone": _clone(fork=wanted.fork or wanted.zygote),
+        "clone": _clone(fork=wanted.zygote),
         "kill": self_only,
         "tgkill": self_only,
         "rt_sigqueueinfo": self_only,

@@ -2,6 +2,8 @@
 
 1. The note says which signal, and is left before the signal is sent.
 2. What is not seen here (a system call made by hand) passes for a signal from outside, never the other way round.
+3. The first process of a namespace is not killed by signals of its own: where a guest is that, it ends by itself, with
+   the code that a shell would show.
 """
 
 from __future__ import annotations
@@ -15,13 +17,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["LOCK", "NOTE_AT", "install", "own_signal"]
+__all__ = ["BY_SIGNAL", "LOCK", "NOTE_AT", "install", "own_signal"]
 
 #: The descriptor of the lock of its workspace that a guest holds.
 LOCK = 4
 #: Where the note is in the file of the workspace's lock, behind the holder's identity, and its length.
 NOTE_AT = 200
 _NOTE_SIZE = 1
+#: The exit code for signal n is this and n.
+BY_SIGNAL = 128
+#: Signals that end no process unless it says so.
+_HARMLESS = frozenset(
+    {signal.SIGCHLD, signal.SIGURG, signal.SIGWINCH, signal.SIGCONT, signal.SIGSTOP, signal.SIGTSTP}
+    | {signal.SIGTTIN, signal.SIGTTOU}
+)
 
 
 def own_signal(lock: int) -> int | None:
@@ -42,15 +51,23 @@ def install() -> None:
         if number and _file(LOCK) == lock:
             os.pwrite(LOCK, bytes([number]), NOTE_AT)
 
+    def survived(number: Any) -> None:
+        if os.getpid() == 1 and number and number not in _HARMLESS and signal.getsignal(number) is signal.SIG_DFL:
+            os._exit(BY_SIGNAL + number)
+
     def hook(module: Any, name: str, reaches: Callable[[Any], bool]) -> None:
         send = getattr(module, name)
 
         @wraps(send)
         def noted(*args: Any, **kwargs: Any) -> Any:
+            number = 0
             with suppress(Exception):  # What is wrong with the arguments is for the function itself to say.
                 if reaches(args[0]):
-                    to_itself(args[-1])
-            return send(*args, **kwargs)
+                    number = args[-1]
+                    to_itself(number)
+            sent = send(*args, **kwargs)
+            survived(number)
+            return sent
 
         setattr(module, name, noted)
 

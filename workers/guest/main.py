@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import builtins
-import errno
 import faulthandler
 import gc
 import json
@@ -448,9 +447,6 @@ def main(beneath: Beneath | None = None, template: Guest | None = None) -> None:
         refuse_what_is_not_there()
         if guest.confined:
             imports.without_processes()
-    if config.get("may_fork"):
-        # What may fork is the runtime; code finds the same everywhere.
-        os.fork = _no_fork
     ambient.reborn()
     guest.watcher.begin()
     gc.collect()
@@ -479,10 +475,6 @@ def _take_lock() -> None:
         os._exit(EXIT_CHANNEL)
     os.dup2(handed[0], LOCK_FD, inheritable=False)
     os.close(handed[0])
-
-
-def _no_fork() -> int:
-    raise PermissionError(errno.EPERM, "a guest may not start processes")
 
 
 def _move_in(workspace: str) -> None:

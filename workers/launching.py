@@ -23,8 +23,9 @@ __all__ = ["guest_config"]
 
 #: Mappings are not memory: libraries reserve far more than they touch.
 MIN_ADDRESS_SPACE = 32 << 30
-#: Processes of a guest that may fork, beside its threads: itself and one that writes a checkpoint, with room.
-PROCESSES = 8
+#: Processes beside the threads it may have, to the kernel: who has too many is found from outside first, and told which
+#: limit it was.
+PROCESSES = 64
 
 
 def guest_config(

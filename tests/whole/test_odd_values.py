@@ -33,7 +33,9 @@ async def test_a_weak_proxy_stands_for_the_same_object_after_a_restore(tmp_path:
     async with opened(tmp_path / "state", settings=WorkerSettings(kept_guests=0)) as client:
         first = await outcome(client, "weak", PROXIES)
         assert first.status == "ok"
-        assert [(each.name, each.status) for each in first.lost] == [("dead", "lost")]
+        assert first.lost == ()
+        dead = "try:\n    dead.x\nexcept ReferenceError as exc:\n    answer = type(dead).__name__, str(exc)\nanswer"
+        assert (await outcome(client, "weak", dead)).value == ("ProxyType", "weakly-referenced object no longer exists")
         assert (await outcome(client, "weak", "p.x = 5\na.x, type(p).__name__")).value == (5, "ProxyType")
 
 

@@ -46,3 +46,20 @@ def test_inputs_are_in_every_checkpoint_however_many_there_are() -> None:
         host.run("y = 2")
         data = checkpoint(host, since)
         assert any(unit["roots"][0][4] > 4096 for unit in data["units"].values()), data["units"]
+
+
+def test_results_are_in_every_checkpoint_unless_they_are_huge() -> None:
+    with Host() as host:
+        for number in range(30):
+            host.run(f"'a result' * {40 + number}")
+        since = checkpoint(host, 0)["generation"]
+        host.run("'another'")
+        data = checkpoint(host, since)
+        assert any(unit["roots"][0][4] > 4096 for unit in data["units"].values()), data["units"]
+        since = data["generation"]
+        host.run("[[n] for n in range(200_000)]")
+        for _ in range(4):  # until no other name has it
+            since = checkpoint(host, since)["generation"]
+            host.run("1")
+        data = checkpoint(host, since)
+        assert not [unit for unit in data["units"].values() if unit["roots"][0][4] > 300_000]

@@ -135,6 +135,10 @@ class Checkpoints:
         """Return which states of the process lost something at the checkpoint made just now, in words, and why."""
         return self._keeper.states_lost()
 
+    def weight(self, name: str) -> int:
+        """Return how many bytes the pickle of a variable had at the last checkpoint, without large buffers."""
+        return self._keeper.weight(name)
+
     def manifest(self) -> dict[str, Any]:
         """Return the last checkpoint whole, as data: what all deltas up to it add up to."""
         return self._keeper.manifest()

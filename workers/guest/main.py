@@ -36,7 +36,7 @@ from .hub import Hub
 from .lineage import Family
 from .losses import Losses
 from .merging import merge
-from .namespace import ENGINE_INTERNALS, INPUTS, MODULE_NAMES, Namespace, Sources
+from .namespace import ENGINE_INTERNALS, INPUTS, MODULE_NAMES, RESULTS, RESULTS_SEEN, Namespace, Sources
 from .output import NoInput, Output
 from .risks import Risks
 from .signals import Critical
@@ -260,6 +260,7 @@ class Guest:
         ended.merged = self._merged
         self.sources.register_all()
         answer = finish.done(self, number, filename, ended) | self.steps.ended()
+        self._touch_results(number)
         self.hub.finish_replay()
         self.hub.end()
         # What nobody can change any more needs not be asked for: it is ready when the host has read the rest.
@@ -267,6 +268,10 @@ class Guest:
         self.hub.send({**answer, "follows": follows})
         if follows:
             self._send_checkpoint()
+
+    def _touch_results(self, number: int) -> None:
+        if self.namespace.kept == number and self.checkpoints.weight(RESULTS[0]) <= RESULTS_SEEN:
+            self.watcher.touch(RESULTS)
 
     def _merge(self, message: Message) -> dict[str, list[str]] | None:
         """Put in the variables that came with a submission."""

@@ -13,7 +13,7 @@ import types
 from collections import OrderedDict
 from typing import Any
 
-__all__ = ["ENGINE_INTERNALS", "INPUTS", "MODULE_NAMES", "Namespace", "Sources"]
+__all__ = ["ENGINE_INTERNALS", "INPUTS", "MODULE_NAMES", "RESULTS", "RESULTS_SEEN", "Namespace", "Sources"]
 
 #: Names that belong to the module ``__main__``, not to the code.
 MODULE_NAMES = frozenset({"__name__", "__builtins__", "__doc__", "__loader__", "__package__", "__spec__", "__file__"})
@@ -23,6 +23,9 @@ ENGINE_INTERNALS = frozenset({
 })  # fmt: skip
 #: Names of the inputs: the runtime adds to them, and no code says so.
 INPUTS = ("In", "_ih")
+#: Names of the results, likewise; and bytes of them, pickled, up to which they are looked at for every new one: larger
+#: ones would make each checkpoint cost what was shown long ago.
+RESULTS, RESULTS_SEEN = ("Out", "_oh"), 256 << 10
 #: Results and inputs kept in ``Out`` and ``In``: enough to look back, few enough that they hold no memory for ever.
 HISTORY = 1000
 #: Sources kept for tracebacks, in characters: functions of early executions still show their lines.
@@ -41,6 +44,8 @@ class Namespace:
             self.module = running
         self.dict: dict[str, Any] = vars(self.module)
         self._last: Any = ""
+        #: The number of the execution whose result was kept last.
+        self.kept = -1
 
     def set_up(self) -> None:
         """Make the module what a fresh one is, and put the histories in."""
@@ -100,6 +105,7 @@ class Namespace:
         if names["_"] is self._last:
             names["___"], names["__"], names["_"] = names["__"], names["_"], value
             self._last = value
+        self.kept = number
         results = names["_oh"]
         results[number] = value
         while len(results) > self.history:

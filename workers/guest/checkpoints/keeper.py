@@ -290,6 +290,11 @@ class Keeper:
         for unit in self._known.units.values():
             self._library.note(unit.records())
 
+    def weight(self, name: str) -> int:
+        """Return how many bytes the stream has that holds a variable; 0 for one that has none."""
+        unit = self._known.units.get(self._known.unit_of.get(self._known.roots.get(name, 0), 0))
+        return unit.stream.size if unit is not None and unit.stream is not None else 0
+
     def states_lost(self) -> dict[str, str]:
         """Return which states of the process lost something at the last checkpoint, in words, and why."""
         losses = {name: loss for name, loss in self._known.losses.items() if name.startswith(AMBIENT)}
